@@ -1,0 +1,151 @@
+"""The argument forms that callers may use for integers and padding, made plain; no JAX."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from ._errors import refusal
+
+Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
+
+
+def items(value: object) -> list[Any] | None:
+    """The entries of a list, tuple or one-dimensional array; None for anything else."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if getattr(value, "ndim", None) == 1:
+        return list(value)  # type: ignore[call-overload]
+    return None
+
+
+def shown(value: object) -> str:
+    """How an error message shows an argument: arrays as the list that a reader would have typed."""
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(shown, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
+    if not hasattr(value, "tolist"):
+        return repr(value)
+    try:
+        return repr(value.tolist())  # NumPy's and JAX's own repr name their type
+    except TypeError:  # a traced value
+        return f"traced {value.dtype}{list(value.shape)}"  # type: ignore[attr-defined]
+
+
+def integer(value: object) -> int | None:
+    """`value` as an int if it is an integer known now (NumPy's and concrete arrays' too), else None."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:  # floats, strings, and traced values
+        return None
+
+
+def integers(
+    name: str, value: object, *, lengths: Sequence[int] | None = None, least: int, whole: object = None
+) -> tuple[int, ...]:
+    """One int, broadcast to `lengths[0]`, or a sequence of one of `lengths`, as a tuple; None for `lengths`: any.
+
+    `whole` is what an error shows where `value` is only a part of the argument.
+    """
+    received = shown(value if whole is None else whole)
+    entries = items(value)
+    found = [integer(entry) for entry in ([value] if entries is None else entries)]
+    ints = [entry for entry in found if entry is not None]
+    if len(ints) != len(found):
+        raise refusal(
+            TypeError,
+            name,
+            received,
+            f"{'an entry' if entries else 'it'} is not an integer known at trace time",
+            "expected an int or a sequence of ints",
+            "Give Python ints; inside jit mark the argument static (static_argnames).",
+        )
+    if lengths is not None:
+        if len(ints) == 1:
+            ints = ints * lengths[0]
+        if len(ints) not in lengths:
+            choices = " or ".join(str(length) for length in sorted({1, *lengths}))
+            raise refusal(
+                ValueError,
+                name,
+                received,
+                f"length {len(found)}",
+                f"expected an int or a sequence of length {choices}",
+                "Give one int for all spatial dimensions, or one for each.",
+            )
+    if any(entry < least for entry in ints):
+        raise refusal(
+            ValueError,
+            name,
+            received,
+            f"{min(ints)} is too small",
+            f"expected at least {least}",
+            f"Use {least} or more.",
+        )
+    return tuple(ints)
+
+
+def spatial_steps(name: str, value: object, rank: int, channel_axis: int) -> tuple[int, ...]:
+    """Strides or dilations: None (1), an int, or 1, `rank` or `rank + 2` ints, those of batch and channels being 1."""
+    if value is None:
+        return (1,) * rank
+    steps = integers(name, value, lengths=(rank, rank + 2), least=1)
+    if len(steps) == rank:
+        return steps
+    for dimension, step in (("batch", steps[0]), ("channel", steps[channel_axis])):
+        if step != 1:
+            raise refusal(
+                ValueError,
+                name,
+                shown(value),
+                f"{step} in the {dimension} dimension",
+                "expected 1 there",
+                f"Only spatial dimensions have {name}; give those {rank} alone, or 1 for batch and channels.",
+            )
+    return spatial(steps, channel_axis)
+
+
+def spatial(entries: tuple[Any, ...], channel_axis: int) -> tuple[Any, ...]:
+    """The spatial ones of one entry per dimension, batch being first and channels second or last."""
+    return entries[2:] if channel_axis == 1 else entries[1:-1]
+
+
+def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
+    """'SAME', 'VALID', or one (low, high) pair for every dimension, those of batch and channels being zero."""
+    if isinstance(value, str) or items(value) is None:
+        return spatial_padding("padding", value, rank + 2)
+    pairs = _pairs("padding", value, rank + 2)
+    if any(pairs[0]) or any(pairs[channel_axis]):
+        raise refusal(
+            ValueError,
+            "padding",
+            shown(value),
+            "batch or channels padded",
+            "expected [0, 0] for both",
+            "Pad spatial dimensions only, in the order of data_format.",
+        )
+    return spatial(pairs, channel_axis)
+
+
+def spatial_padding(name: str, value: object, count: int) -> Padding:
+    """'SAME', 'VALID', or `count` pairs of ints, at least 0."""
+    return value if isinstance(value, str) and value in ("SAME", "VALID") else _pairs(name, value, count)
+
+
+def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
+    pairs = items(value)
+    expected = f"expected 'SAME', 'VALID' or {count} [low, high] pairs"
+    if pairs is None:
+        kind: type[Exception] = ValueError if isinstance(value, str) else TypeError
+        problem = "unknown" if isinstance(value, str) else f"a {type(value).__name__}"
+        raise refusal(kind, name, shown(value), problem, expected, "Spell a string in capitals, or list the pairs.")
+    if len(pairs) != count or any(len(items(pair) or ()) != 2 for pair in pairs):
+        raise refusal(
+            ValueError,
+            name,
+            shown(value),
+            f"{len(pairs)} entries" if len(pairs) != count else "an entry is not a pair",
+            expected,
+            "Give one pair a dimension, [0, 0] where nothing is padded.",
+        )
+    found = [integers(name, pair, lengths=(2,), least=0, whole=value) for pair in pairs]
+    return tuple((low, high) for low, high in found)

@@ -1,0 +1,113 @@
+"""One `lax` convolution for each result: lhs dilation and a flipped kernel for the output, the definition itself.
+
+No padding handed to XLA is ever negative: jaxlib 0.10 reads out of bounds there (CPU, no lhs dilation). What a negative
+pad would cut off is sliced away instead.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jax
+from jax import lax
+
+from .._geometry import Geometry, Size
+
+if TYPE_CHECKING:
+    from . import Engine
+
+
+def supports(geometry: Geometry, result: str) -> str | None:
+    """The definition: it does everything."""
+    return None
+
+
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """Each output is a window of the dilated input under the flipped kernel."""
+    rank = geometry.rank
+    n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
+    flipped = lax.rev(w, range(rank))
+    if groups > 1:  # XLA takes one channel axis, groups outermost
+        flipped = lax.transpose(flipped, (*range(rank), rank + 1, rank, rank + 2))
+    pads = [
+        (e - 1 - low, e - 1 - high) for e, low, high in zip(geometry.extent, geometry.low, geometry.high, strict=True)
+    ]
+    y = engine.conv(
+        _one_channel_axis(x),
+        flipped.reshape(*geometry.kernel, groups * o, w.shape[-1]),
+        window_strides=(1,) * rank,
+        padding=_only_positive(pads),
+        lhs_dilation=geometry.strides,
+        rhs_dilation=geometry.dilations,
+        dimension_numbers=_numbers(rank, lhs="N_C", rhs="_OI", out="N_C"),
+        feature_group_count=groups,
+    )
+    return _only_negative(y, pads).reshape(n, *geometry.output, groups, o)
+
+
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The strided convolution."""
+    rank = geometry.rank
+    n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
+    pads = list(zip(geometry.low, geometry.high, strict=True))
+    x = engine.conv(
+        _one_channel_axis(_only_negative(y, pads)),
+        _one_channel_axis(w),
+        window_strides=geometry.strides,
+        padding=_only_positive(pads),
+        rhs_dilation=geometry.dilations,
+        dimension_numbers=_numbers(rank, lhs="N_C", rhs="_IO", out="N_C"),
+        feature_group_count=groups,
+    )
+    return x.reshape(n, *geometry.input, groups, i)
+
+
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The strided convolution's own kernel gradient: y is convolved with x as the window, the batch being summed.
+
+    Autodiff of the lhs-dilated convolution swaps the two roles, and XLA CPU computes that naively: 20 to 126 times
+    slower than TensorFlow a training step (jax#23783, jax#31662).
+    """
+    rank = geometry.rank
+    groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
+    pads = list(zip(geometry.low, geometry.high, strict=True))
+    lhs, lhs_spec = _only_negative(y, pads), "C_N"
+    if groups > 1:
+        # The batch beside the groups, for feature_group_count: with batch_group_count XLA CPU is up to 30 times slower
+        # (8 groups of 16), and XLA's partitioner aborts or returns multiples of the gradient on meshes of two axes.
+        lhs, lhs_spec = lax.transpose(lhs, (rank + 2, *range(1, rank + 1), rank + 1, 0)), "N_C"
+    w = engine.conv(
+        _one_channel_axis(lhs),
+        _one_channel_axis(x),
+        window_strides=geometry.dilations,
+        padding=_only_positive(pads),
+        rhs_dilation=geometry.strides,
+        dimension_numbers=_numbers(rank, lhs=lhs_spec, rhs="I_O", out="_NC"),
+        feature_group_count=groups,
+    )
+    return w.reshape(*geometry.kernel, o, groups, i)
+
+
+def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
+    """Dimension numbers from one letter a dimension, `_` being all the spatial ones."""
+    spatial = "012"[:rank]
+    letters = {"lhs": "NC", "rhs": "OI", "out": "NC"}
+    full = {role: specs[role].replace("_", spatial) for role in letters}
+    return lax.ConvDimensionNumbers(*(tuple(map(full[role].index, letters[role] + spatial)) for role in letters))
+
+
+def _one_channel_axis(x: jax.Array) -> jax.Array:
+    """`(…, g, c)` as `(…, g*c)`."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def _only_positive(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
+    return [(max(low, 0), max(high, 0)) for low, high in pads]
+
+
+def _only_negative(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
+    """Slices away what the negative pads of each spatial dimension (the second and on) stand for."""
+    cuts = {axis: (max(-low, 0), max(-high, 0)) for axis, (low, high) in enumerate(pads, start=1)}
+    for axis, (low, high) in cuts.items():
+        if low or high:
+            x = lax.slice_in_dim(x, low, x.shape[axis] - high, axis=axis)
+    return x

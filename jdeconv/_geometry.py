@@ -1,0 +1,189 @@
+"""Which output positions each kernel tap reaches: integers in, integers out, no JAX.
+
+Tap `t` joins input position `p` to output position `p*stride + t*dilation - low`, in each spatial dimension.
+
+Sizes are `int`s or symbolic dimensions (anything with integer arithmetic whose comparisons may raise because they
+depend on a value that is not known yet); strides, dilations and padding are `int`s.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from ._arguments import Padding, integers, spatial_padding
+
+Size: TypeAlias = Any  # an int, or a symbolic dimension
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """One transposed convolution's spatial sizes and steps, a tuple entry per spatial dimension."""
+
+    input: tuple[Size, ...]
+    kernel: tuple[int, ...]
+    output: tuple[Size, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    low: tuple[int, ...]
+    """How many positions before the first output the first tap's window starts."""
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial dimensions."""
+        return len(self.input)
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Positions from a kernel's first tap to its last, both included."""
+        return tuple(extent(k, d) for k, d in zip(self.kernel, self.dilations, strict=True))
+
+    @property
+    def high(self) -> tuple[Size, ...]:
+        """How far the last input position's taps reach past the last output; negative where they fall short of it."""
+        sizes = zip(self.input, self.extent, self.output, self.strides, self.low, strict=True)
+        return tuple((i - 1) * s + k - o - low for i, k, o, s, low in sizes)
+
+
+class Unreachable(ValueError):
+    """An output size that this input size can't produce. The caller, who knows the argument's name, words it."""
+
+    def __init__(self, dimension: int, smallest: Size, largest: Size):
+        super().__init__(dimension, smallest, largest)
+        self.dimension, self.smallest, self.largest = dimension, smallest, largest
+
+
+class Undecidable(ValueError):
+    """A symbolic size of which it can't be told whether it is reachable."""
+
+    def __init__(self, dimension: int, condition: str):
+        super().__init__(dimension, condition)
+        self.dimension, self.condition = dimension, condition
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Positions from the first tap to the last, both included.
+
+    >>> extent(3, 1), extent(3, 2)
+    (3, 5)
+    """
+    return (kernel - 1) * dilation + 1
+
+
+def build(
+    input: Sequence[Size],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    padding: Padding,
+    output: Sequence[Size] | None = None,
+) -> Geometry:
+    """The geometry of these sizes; `output` None is the default size. Raises `Unreachable` or `Undecidable`.
+
+    >>> build((5,), (3,), (2,), (1,), "SAME", (9,)).low
+    (1,)
+    """
+    sizes, lows = [], []
+    for dim, (i, k, s, d) in enumerate(zip(input, kernel, strides, dilations, strict=True)):
+        pads = padding if isinstance(padding, str) else padding[dim]
+        smallest, largest, default = _output_range(dim, i, extent(k, d), s, pads)
+        size = default if output is None else output[dim]
+        if not _holds(dim, "<=", smallest, size) or not _holds(dim, "<=", size, largest):
+            raise Unreachable(dim, smallest, largest)
+        if not isinstance(i * s - size, int):
+            raise Undecidable(dim, f"{i * s} - {size} is a constant")
+        sizes.append(size)
+        lows.append(_low(i, extent(k, d), s, pads, size))
+    return Geometry(tuple(input), tuple(kernel), tuple(sizes), tuple(strides), tuple(dilations), tuple(lows))
+
+
+def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | tuple[int, int]) -> tuple[Size, ...]:
+    """(smallest, largest, default) output size: those whose strided convolution has `input` positions."""
+    if pads == "SAME":  # input == ceil(output / stride)
+        smallest, largest = (input - 1) * stride + 1, input * stride
+    else:  # input == floor((output + low + high - extent) / stride) + 1
+        low, high = (0, 0) if isinstance(pads, str) else pads
+        smallest = (input - 1) * stride + extent - low - high
+        largest = smallest + stride - 1
+    default = largest if pads == "SAME" else _at_least_zero(dim, smallest)
+    if isinstance(input, int) and input == 0:  # TensorFlow divides towards zero: smaller sizes map to 0 too
+        smallest -= stride - 1
+    return _at_least_zero(dim, smallest), largest, default
+
+
+def _low(input: Size, extent: int, stride: int, pads: str | tuple[int, int], output: Size) -> int:
+    if pads == "VALID":
+        return 0
+    if not isinstance(pads, str):
+        return pads[0]
+    total = (input - 1) * stride + extent - output  # a plain int, since input * stride - output is
+    return max(total, 0) // 2  # SAME: the odd position goes to the high side
+
+
+def _at_least_zero(dim: int, size: Size) -> Size:
+    return size if _holds(dim, ">=", size, 0) else 0
+
+
+def _holds(dim: int, relation: str, left: Size, right: Size) -> bool:
+    """The one place where sizes are compared, since a symbolic comparison may be inconclusive."""
+    try:
+        return bool(left <= right) if relation == "<=" else bool(left >= right)
+    except Exception as error:  # JAX's InconclusiveDimensionOperation, not imported here
+        raise Undecidable(dim, f"{left} {relation} {right}") from error
+
+
+class OutputSizes(NamedTuple):
+    """`default`: the size that `output_shape=None` gives; `reachable`: every size that `output_shape` may ask for."""
+
+    default: int | tuple[int, ...]
+    reachable: range | tuple[range, ...]
+
+
+def output_sizes(
+    input_size: int | Sequence[int],
+    kernel_size: int | Sequence[int],
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "SAME",
+    dilations: int | Sequence[int] = 1,
+) -> OutputSizes:
+    """Which spatial output sizes a transposed convolution of this input size can have, and the default one.
+
+    A strided convolution maps up to `strides` different sizes to the same one, so its transpose must be told which.
+
+    Args:
+      input_size: the input's spatial size in pixels, an int, or one int a spatial dimension. At least 0.
+      kernel_size: the kernel's, likewise (an int stands for every dimension).
+      strides, dilations: in pixels, likewise. At least 1; default 1.
+      padding: `'SAME'` (default), `'VALID'`, or a `(low, high)` pair for each spatial dimension, at least 0.
+
+    Returns:
+      `OutputSizes(default, reachable)`: an int and a `range` for an int `input_size`, else a tuple of each.
+      `default` is `input*stride` for SAME, `(input-1)*stride + (kernel-1)*dilation + 1` for VALID, and the smallest
+      reachable size for explicit padding; a range is empty where the padding leaves nothing.
+
+    Raises:
+      ValueError: a size, stride, dilation or pad out of range, an unknown padding, or sequences of unequal length.
+      TypeError: something that is not an integer.
+
+    Example:
+      >>> output_sizes(5, 3, strides=2)
+      OutputSizes(default=10, reachable=range(9, 11))
+      >>> output_sizes((5, 7), 3, strides=(2, 3), padding="VALID")
+      OutputSizes(default=(11, 21), reachable=(range(11, 13), range(21, 24)))
+
+    Semantics: TensorFlow's `conv2d_transpose`, whose `output_shape` may be any size that the strided convolution
+    maps back to `input_size`.
+    """
+    sizes = integers("input_size", input_size, least=0)
+    rank = len(sizes)
+    kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
+    steps = integers("strides", strides, lengths=(rank,), least=1)
+    dils = integers("dilations", dilations, lengths=(rank,), least=1)
+    pads = spatial_padding("padding", padding, rank)
+    found = [
+        _output_range(dim, i, extent(k, d), s, pads if isinstance(pads, str) else pads[dim])
+        for dim, (i, k, s, d) in enumerate(zip(sizes, kernels, steps, dils, strict=True))
+    ]
+    defaults = tuple(default for _, _, default in found)
+    ranges = tuple(range(smallest, max(largest + 1, smallest)) for smallest, largest, _ in found)
+    one = not isinstance(input_size, Sequence) and not getattr(input_size, "ndim", 0)
+    return OutputSizes(defaults[0], ranges[0]) if one else OutputSizes(defaults, ranges)

@@ -1,0 +1,179 @@
+"""The operator: one sum over (input, kernel, output), solved for one of the three, as one primitive.
+
+    sum over n, g, i, o, positions p and taps t:
+        input[n, p, g, i] * kernel[t, o, g, i] * output[n, p*stride + t*dilation - low, g, o]
+
+Solved for the output it is the transposed convolution, for the input the strided convolution, for the kernel the
+gradient of both in their kernel. A derivative of one solution is another, so each rule is written once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from . import _plan
+from ._formulations import METHODS, Engine
+from ._geometry import Geometry
+
+# The letters of each role's axes, `_` standing for the spatial ones. Every letter but g is in exactly two of the three.
+LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
+COMPUTES = {"output": "transpose_conv", "input": "input_grad", "kernel": "kernel_grad"}
+
+transposed_convolution_p = Primitive("transposed_convolution")
+
+
+def solve(
+    result: str, geometry: Geometry, *, dtype: Any, precision: Any = None, method: str = "auto", **operands: jax.Array
+) -> jax.Array:
+    """The role `result`, of type `dtype`, from the other two, given by name.
+
+    Example:
+      >>> from jdeconv._geometry import build
+      >>> geometry = build((2,), (3,), (2,), (1,), "VALID")
+      >>> x, w = jax.numpy.ones((1, 2, 1, 1)), jax.numpy.ones((3, 1, 1, 1))
+      >>> solve("output", geometry, dtype=x.dtype, input=x, kernel=w).ravel()
+      Array([1., 1., 2., 1., 1.], dtype=float32)
+    """
+    a, b = _equally_varying(*(operands[role] for role in _operands(result)))
+    return transposed_convolution_p.bind(  # type: ignore[no-any-return]
+        a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
+    )
+
+
+def _operands(result: str) -> tuple[str, str]:
+    first, second = (role for role in LETTERS if role != result)
+    return first, second
+
+
+def _axis(role: str, letter: str) -> int:
+    """Where the letter stands among the role's axes, counted from the end that has no spatial axes between."""
+    position = LETTERS[role].index(letter)
+    return position if position < LETTERS[role].index("_") else position - len(LETTERS[role])
+
+
+def _equally_varying(*operands: jax.Array) -> list[jax.Array]:
+    """Under `shard_map`, makes both vary over the same mesh axes: the transpose of that is a gradient's psum."""
+    varying = [jax.typeof(operand).manual_axis_type.varying for operand in operands]
+    union = frozenset().union(*varying)
+    return [
+        lax.pcast(operand, tuple(sorted(union - has)), to="varying") if union - has else operand
+        for operand, has in zip(operands, varying, strict=True)
+    ]
+
+
+# Shape: each letter has the size that it has on an operand; spatial sizes are the geometry's.
+
+
+def _shape(a: Any, b: Any, geometry: Geometry, result: str) -> tuple[Any, ...]:
+    sizes = {}
+    for role, operand in zip(_operands(result), (a, b), strict=True):
+        sizes.update({letter: operand.shape[_axis(role, letter)] for letter in LETTERS[role].replace("_", "")})
+    before, after = LETTERS[result].split("_")
+    spatial = getattr(geometry, result)
+    return (*(sizes[letter] for letter in before), *spatial, *(sizes[letter] for letter in after))
+
+
+@transposed_convolution_p.def_abstract_eval
+def _abstract(a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, precision: Any, method: str) -> Any:
+    return a.update(
+        shape=_shape(a, b, geometry, result),
+        dtype=dtype,
+        weak_type=False,
+        sharding=a.sharding.update(spec=jax.P()),
+    )
+
+
+# Derivatives: the operand to solve for becomes the result; the cotangent takes the old result's place.
+
+
+def _transpose(
+    wrt: int, cotangent: Any, a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, **parameters: Any
+) -> jax.Array:
+    del dtype  # the cotangent has it; the result is of the operand's own
+    roles, operands = _operands(result), (a, b)
+    known = {result: cotangent, roles[1 - wrt]: operands[1 - wrt]}
+    return solve(roles[wrt], geometry, dtype=operands[wrt].aval.dtype, **known, **parameters)
+
+
+ad.defbilinear(transposed_convolution_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+
+
+# Batching: an axis on one operand joins the letter that this operand shares with the result; on both, it joins g.
+
+
+def _batch(operands: Any, axes: Any, *, result: str, **parameters: Any) -> tuple[jax.Array, int]:
+    roles = _operands(result)
+    batched = [role for role, axis in zip(roles, axes, strict=True) if axis is not None]
+    letter = (
+        "g" if len(batched) == 2 else next(c for c in LETTERS[batched[0]] if c in LETTERS[result] and c not in "_g")
+    )
+    joined = [
+        (operand, ()) if axis is None else _join(operand, axis, _axis(role, letter))
+        for role, operand, axis in zip(roles, operands, axes, strict=True)
+    ]
+    (a, sizes_a), (b, sizes_b) = joined
+    y = transposed_convolution_p.bind(a, b, result=result, **parameters)
+    axis = _axis(result, letter) % y.ndim
+    return y.reshape(*y.shape[:axis], *(sizes_a or sizes_b), *y.shape[axis + 1 :]), axis
+
+
+def _join(operand: jax.Array, source: int, target: int) -> tuple[jax.Array, tuple[Any, Any]]:
+    """One axis of `source` (outermost) and the axis that is at `target` without it; also the sizes of the two."""
+    target %= operand.ndim - 1
+    moved = jax.numpy.moveaxis(operand, source, target)
+    size, letter = moved.shape[target : target + 2]
+    return moved.reshape(*moved.shape[:target], size * letter, *moved.shape[target + 2 :]), (size, letter)
+
+
+batching.primitive_batchers[transposed_convolution_p] = _batch
+
+
+# Lowering: only here is the platform known, so here the formulation is chosen.
+
+
+def _compute(
+    platform: str,
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    geometry: Geometry,
+    result: str,
+    dtype: Any,
+    precision: Any,
+    method: str,
+) -> jax.Array:
+    shape = _shape(a, b, geometry, result)
+    if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape, *shape)):
+        return lax.full(shape, 0, dtype)
+    # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
+    common = jax.numpy.promote_types(a.dtype, b.dtype)
+    wide = jax.numpy.promote_types(common, dtype)
+    choice = _plan.choose(platform, geometry, result, method, METHODS)
+    compute = getattr(METHODS[choice.method], COMPUTES[result])
+    engine = Engine(precision, wide)
+    return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)  # type: ignore[no-any-return]
+
+
+def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
+    # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
+    plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        lower = mlir.lower_fun(functools.partial(_compute, platform), multiple_results=False)
+        return lower(context.replace(avals_in=plain), a, b, **parameters)
+
+
+mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, "other"))
+for _platform, _names in {"cpu": ("cpu",), "gpu": ("cuda", "rocm"), "tpu": ("tpu",)}.items():
+    for _name in _names:
+        mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, _platform), platform=_name)
+
+
+@transposed_convolution_p.def_impl
+@functools.partial(jax.jit, static_argnames=("geometry", "result", "dtype", "precision", "method"))
+def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
+    return transposed_convolution_p.bind(a, b, **parameters)  # type: ignore[no-any-return]

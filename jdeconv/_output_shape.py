@@ -1,0 +1,114 @@
+"""TensorFlow's `output_shape`: its forms, the groups that it implies, and why a size is not reachable."""
+
+from typing import Any
+
+import jax
+from jax import export
+
+from ._arguments import integer, items, shown, spatial
+from ._errors import refusal
+from ._geometry import Undecidable, Unreachable
+
+SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def parse(
+    output_shape: Any, rank: int, batch: Any, group_channels: int, channel_axis: int
+) -> tuple[tuple[Any, ...] | None, int]:
+    """The spatial sizes (None: the default ones) and the channels."""
+    if output_shape is None:
+        return None, group_channels
+    entries = items(output_shape)
+    sizes = [] if entries is None else [e if export.is_symbolic_dim(e) else integer(e) for e in entries]
+    if entries is None or None in sizes:
+        traced = any(isinstance(part, jax.core.Tracer) for part in (output_shape, *(entries or ())))
+        raise refusal(
+            TypeError,
+            "output_shape",
+            shown(output_shape),
+            "traced, so unknown while the program is built" if traced else "not a sequence of integers",
+            "expected ints known at trace time",
+            "Make it static: Python ints or NumPy; in jit, an argument named in static_argnames."
+            if traced
+            else "Give a tuple of ints, or None for the default size.",
+        )
+    if len(sizes) == rank:
+        return tuple(sizes), group_channels
+    if len(sizes) != rank + 2:
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"length {len(sizes)}",
+            f"expected {rank} (the spatial sizes) or {rank + 2} (the full shape)",
+            "Give the shape of the result in the order of data_format.",
+        )
+    if sizes[0] != batch and not (isinstance(sizes[0], int) and sizes[0] == -1):
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"batch {sizes[0]}",
+            f"expected {batch}, the input's, or -1",
+            "Use -1 for whatever batch the input has.",
+        )
+    return spatial(tuple(sizes), channel_axis), sizes[channel_axis]
+
+
+def groups_of(
+    output_shape: Any, rank: int, out_channels: int, group_channels: int, in_channels: int, filter_name: str
+) -> int:
+    """TensorFlow has no argument for groups: they are the output's channels divided by the filter's."""
+    if out_channels == group_channels:
+        return 1
+    if group_channels == 0 or out_channels < 1 or out_channels % group_channels:
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"{out_channels} output channels",
+            f"expected a multiple of {filter_name}.shape[{rank}] = {group_channels}, one multiple per group",
+            f"For one group, ask for {group_channels}.",
+        )
+    groups = out_channels // group_channels
+    if in_channels % groups:
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"{out_channels} output channels are {groups} groups of {filter_name}.shape[{rank}] = {group_channels}",
+            f"expected groups that divide the {in_channels} input channels",
+            f"For one group, ask for {group_channels}.",
+        )
+    return groups
+
+
+def worded(
+    error: Unreachable | Undecidable, output_shape: Any, padding: Any, rank: int, sizes: Any, steps: Any, asked: Any
+) -> Exception:
+    """A geometry's refusal in TensorFlow's words."""
+    dim = error.dimension
+    name = SPATIAL_NAMES[rank][dim]
+    if isinstance(error, Undecidable):
+        return refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"{name}: it can't be told whether {error.condition}",
+            "expected symbolic sizes that decide it",
+            "State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for multiples of the input's sizes.",
+        )
+    smallest, largest = error.smallest, error.largest
+    pads = f"{padding} padding" if isinstance(padding, str) else f"padding={shown(padding)}"
+    span = [smallest, largest] if smallest != largest else [smallest]
+    between = " or " if largest == smallest + 1 else " to "
+    empty = isinstance(largest, int) and largest < smallest
+    wanted = f"{name} {asked[dim]} is not reachable" if asked is not None else f"no {name} is reachable"
+    return refusal(
+        ValueError,
+        "output_shape",
+        shown(output_shape),
+        f"{wanted} from input {name} {sizes[dim]} with stride {steps[dim]}, {pads}",
+        "reachable: none" if empty else f"reachable: {between.join(map(str, span))}",
+        "Pad less." if empty else f"Ask for {largest}, or pass None for the default size.",
+    )

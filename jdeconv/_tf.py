@@ -1,0 +1,320 @@
+"""TensorFlow's transposed convolutions: its arguments made a `Geometry`, its layouts made the operator's."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _output_shape
+from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
+from ._errors import refusal
+from ._geometry import Undecidable, Unreachable, build
+from ._operands import array, described, method_for, precision_now, result_type
+from ._operator import solve
+from ._sharding import on_mesh
+
+DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
+
+
+def conv2d_transpose(
+    value: Any = None,
+    filter: Any = None,
+    output_shape: Any = None,
+    strides: Any = None,
+    padding: Any = "SAME",
+    data_format: str | None = "NHWC",
+    name: str | None = None,
+    input: Any = None,
+    filters: Any = None,
+    dilations: Any = None,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> jax.Array:
+    """Transposed 2-D convolution: tap `filter[t]` adds `value[i]` to `output[i*strides + t*dilations - low]`.
+
+    `low` is 0 for VALID, the low pad for explicit padding, and `max((in-1)*stride + (k-1)*dilation + 1 - out, 0) // 2`
+    for SAME. A pure function: it may be jitted, batched, differentiated (to any order), sharded and exported.
+
+    Args:
+      value: `[N, H, W, C_in]` (`[N, C_in, H, W]` for `'NCHW'`); float16, bfloat16, float32, float64, complex or int32,
+        or a narrower integer with `preferred_element_type`. `input` is an alias; give one of the two.
+      filter: `[K_h, K_w, C_out / groups, C_in]`, same dtype as `value`. `filters` is an alias.
+      output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time (or
+        symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups. None
+        (the default): `H*strides` (SAME), `(H-1)*strides + (K_h-1)*dilations + 1` (VALID), the smallest reachable size
+        (explicit padding), and one group.
+      strides, dilations: in pixels; an int, or 1, 2 or 4 ints, those of N and C being 1. None (the default) is 1.
+      padding: `'SAME'` (default), `'VALID'`, or four pairs in the order of `data_format`, such as
+        `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.
+      data_format: `'NHWC'` (default; None is the same) or `'NCHW'`.
+      name: the `jax.named_scope` of the operation, as profilers show it. Default `'conv2d_transpose'`.
+      precision: as in `jax.lax.conv_general_dilated`. None (the default) is `jax.default_matmul_precision`'s.
+      preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
+      method: `'auto'` (default) or the formulation to use: `'lax'`.
+
+    Returns:
+      An array of `output_shape`, in `preferred_element_type` or else the dtype of `value`. Pixels that no tap reaches
+      are zero.
+
+    Raises:
+      ValueError: a wrong value, such as a size that strides and padding can't produce (see `output_sizes`).
+      TypeError: a wrong kind of value, such as a traced `output_shape` or operands of two dtypes.
+      NotImplementedError: a `method` that can't do this case (`'auto'` never raises it).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, w = jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))
+      >>> conv2d_transpose(x, w, (1, 4, 4, 1), strides=2)[0, :, 0, 0]
+      Array([1., 1., 2., 1.], dtype=float32)
+
+    Semantics: TensorFlow 2.21's `tf.compat.v1.nn.conv2d_transpose`, call by call (`tests/test_tf.py`).
+    """
+    value_name, value = _alias("value", value, "input", input)
+    filter_name, filter = _alias("filter", filter, "filters", filters)
+    names = {"value": value_name, "filter": filter_name}
+    options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
+    return _transposed(
+        2,
+        value,
+        filter,
+        output_shape,
+        strides,
+        padding,
+        data_format,
+        dilations,
+        name or "conv2d_transpose",
+        names,
+        **options,
+    )
+
+
+def conv1d_transpose(
+    input: Any,
+    filters: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any = "SAME",
+    data_format: str | None = "NWC",
+    dilations: Any = None,
+    name: str | None = None,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> jax.Array:
+    """Transposed 1-D convolution: `conv2d_transpose` with one spatial dimension.
+
+    Args:
+      input: `[N, W, C_in]` (`[N, C_in, W]` for `'NCW'`).
+      filters: `[K, C_out / groups, C_in]`, same dtype as `input`.
+      output_shape: the full shape in the order of `data_format`, the one spatial size in a sequence, or None for the
+        default size.
+      strides, dilations: in samples; an int, or 1 or 3 ints, those of N and C being 1. None is 1.
+      padding: `'SAME'` (default), `'VALID'`, or three pairs in the order of `data_format`.
+      data_format: `'NWC'` (default; None is the same) or `'NCW'`.
+      name, precision, preferred_element_type, method: as in `conv2d_transpose`.
+
+    Returns: an array of `output_shape`. Raises: as `conv2d_transpose`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv1d_transpose(jnp.ones((1, 2, 1)), jnp.ones((3, 1, 1)), (1, 5, 1), 2, padding="VALID")[0, :, 0]
+      Array([1., 1., 2., 1., 1.], dtype=float32)
+
+    Semantics: TensorFlow 2.21's `tf.nn.conv1d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
+    """
+    options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
+    return _transposed(
+        1, input, filters, output_shape, strides, padding, data_format, dilations, name or "conv1d_transpose", **options
+    )
+
+
+def conv3d_transpose(
+    input: Any,
+    filters: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any = "SAME",
+    data_format: str | None = "NDHWC",
+    dilations: Any = None,
+    name: str | None = None,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> jax.Array:
+    """Transposed 3-D convolution: `conv2d_transpose` with three spatial dimensions.
+
+    Args:
+      input: `[N, D, H, W, C_in]` (`[N, C_in, D, H, W]` for `'NCDHW'`).
+      filters: `[K_d, K_h, K_w, C_out / groups, C_in]`, same dtype as `input`.
+      output_shape: the full shape in the order of `data_format`, the three spatial sizes, or None for the default ones.
+      strides, dilations: in voxels; an int, or 1, 3 or 5 ints, those of N and C being 1. None is 1.
+      padding: `'SAME'` (default), `'VALID'`, or five pairs in the order of `data_format`.
+      data_format: `'NDHWC'` (default; None is the same) or `'NCDHW'`.
+      name, precision, preferred_element_type, method: as in `conv2d_transpose`.
+
+    Returns: an array of `output_shape`. Raises: as `conv2d_transpose`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, w = jnp.ones((1, 2, 2, 2, 3)), jnp.ones((2, 2, 2, 4, 3))
+      >>> conv3d_transpose(x, w, (1, 4, 4, 4, 4), 2).shape
+      (1, 4, 4, 4, 4)
+
+    Semantics: TensorFlow 2.21's `tf.nn.conv3d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
+    """
+    options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
+    return _transposed(
+        3, input, filters, output_shape, strides, padding, data_format, dilations, name or "conv3d_transpose", **options
+    )
+
+
+def conv_transpose(
+    input: Any,
+    filters: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any = "SAME",
+    data_format: str | None = None,
+    dilations: Any = None,
+    name: str | None = None,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> jax.Array:
+    """Transposed convolution with one, two or three spatial dimensions, as many as `input` has.
+
+    Args:
+      input: `[N, spatial..., C_in]`, or `[N, C_in, spatial...]` where `data_format` starts with `'NC'`.
+      filters: `[spatial..., C_out / groups, C_in]`, same dtype as `input`.
+      output_shape: the full shape in the order of `data_format`, or None for the default size.
+      strides, padding, data_format, dilations, name, precision, preferred_element_type, method: as in
+        `conv1d_transpose`, `conv2d_transpose` or `conv3d_transpose`.
+
+    Returns: an array of `output_shape`. Raises: as `conv2d_transpose`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv_transpose(jnp.ones((1, 2, 1)), jnp.ones((2, 1, 1)), None, 2)[0, :, 0]
+      Array([1., 1., 1., 1.], dtype=float32)
+
+    Semantics: TensorFlow 2.21's `tf.nn.conv_transpose`; `output_shape=None` goes beyond it.
+    """
+    rank = array("input", input, None).ndim - 2
+    sizes = items(output_shape)
+    if sizes is not None and len(sizes) != rank + 2:
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"length {len(sizes)}",
+            f"expected the full shape, of length {rank + 2} as the input's",
+            "Add batch and channels, or call the function of one rank, which takes the spatial sizes alone.",
+        )
+    options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
+    return _transposed(
+        rank,
+        input,
+        filters,
+        output_shape,
+        strides,
+        padding,
+        data_format,
+        dilations,
+        name or "conv_transpose",
+        **options,
+    )
+
+
+def _transposed(
+    rank: int,
+    value: Any,
+    filter: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any,
+    data_format: Any,
+    dilations: Any,
+    scope: Any,
+    names: dict[str, str] | None = None,
+    *,
+    precision: Any,
+    preferred_element_type: Any,
+    method: Any,
+) -> jax.Array:
+    """All four functions; `names` is how the caller spells `value` and `filter`."""
+    names = names or {"value": "input", "filter": "filters"}
+    channel_axis = _channel_axis(data_format, rank)
+    value = array(names["value"], value, rank)
+    filter = array(names["filter"], filter, rank)
+    dtype = result_type(names, value, filter, preferred_element_type)
+    steps = spatial_steps("strides", strides, rank, channel_axis)
+    dils = spatial_steps("dilations", dilations, rank, channel_axis)
+    pads = tensorflow_padding(padding, rank, channel_axis)
+    batch, in_sizes, in_channels = value.shape[0], spatial(value.shape, channel_axis), value.shape[channel_axis]
+    *kernel, group_channels, filter_inputs = filter.shape
+    if filter_inputs != in_channels:
+        raise refusal(
+            ValueError,
+            names["filter"],
+            described(filter),
+            f"{filter_inputs} input channels",
+            f"expected {in_channels}, as {names['value']}={described(value)} has",
+            "The filter's last dimension is the input's channels, the one before it the output's.",
+        )
+    out_sizes, out_channels = _output_shape.parse(output_shape, rank, batch, group_channels, channel_axis)
+    groups = _output_shape.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
+    try:
+        geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
+    except (Unreachable, Undecidable) as error:
+        raise _output_shape.worded(error, output_shape, padding, rank, in_sizes, steps, out_sizes) from None
+    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method, geometry))
+
+    def compute(value: jax.Array, filter: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(value, channel_axis, -1).reshape(batch, *in_sizes, groups, in_channels // groups)
+        w = filter.reshape(*kernel, group_channels, groups, in_channels // groups)
+        y = solve("output", geometry, input=x, kernel=w, **parameters)
+        return jnp.moveaxis(y.reshape(batch, *geometry.output, out_channels), -1, channel_axis)
+
+    units: list[Any] = [batch, *geometry.output]
+    units.insert(channel_axis, groups if groups > 1 else out_channels)
+    sources = [(0, axis) for axis in range(rank + 2)]  # which operand's dimension each of the result's takes after
+    if groups == 1:
+        sources[channel_axis] = (1, rank)
+    with jax.named_scope(str(scope)):
+        return on_mesh(
+            compute, value, filter, tuple(sources), tuple(units), spatial(tuple(range(rank + 2)), channel_axis)
+        )
+
+
+def _alias(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
+    if aliased is None:
+        return name, value
+    if value is not None:
+        raise refusal(
+            ValueError,
+            alias,
+            described(aliased),
+            f"{name!r} is given too",
+            "expected one of the two",
+            f"Cannot specify both {name!r} and {alias!r}; drop {alias!r}.",
+        )
+    return alias, aliased
+
+
+def _channel_axis(data_format: Any, rank: int) -> int:
+    last, first = DATA_FORMATS[rank]
+    if data_format in (None, last, first):
+        return 1 if data_format == first else rank + 1
+    raise refusal(
+        ValueError,
+        "data_format",
+        shown(data_format),
+        "unknown",
+        f"expected {last!r} or {first!r}",
+        f"Use {last!r}, the default, where channels are the last dimension.",
+    )
