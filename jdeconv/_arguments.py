@@ -4,7 +4,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from ._errors import refusal
+from ._errors import either, refusal
 
 Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
@@ -55,7 +55,7 @@ def integers(
             TypeError,
             name,
             received,
-            f"{'an entry' if entries else 'it'} is not an integer known at trace time",
+            "an entry is not an integer known at trace time" if entries else "not an integer known at trace time",
             "expected an int or a sequence of ints",
             "Give Python ints; inside jit mark the argument static (static_argnames).",
         )
@@ -63,13 +63,12 @@ def integers(
         if len(ints) == 1:
             ints = ints * lengths[0]
         if len(ints) not in lengths:
-            choices = " or ".join(str(length) for length in sorted({1, *lengths}))
             raise refusal(
                 ValueError,
                 name,
                 received,
                 f"length {len(found)}",
-                f"expected an int or a sequence of length {choices}",
+                f"expected an int or a sequence of length {either(sorted({1, *lengths}))}",
                 "Give one int for all spatial dimensions, or one for each.",
             )
     if any(entry < least for entry in ints):
@@ -136,7 +135,7 @@ def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
     expected = f"expected 'SAME', 'VALID' or {count} [low, high] pairs"
     if pairs is None:
         kind: type[Exception] = ValueError if isinstance(value, str) else TypeError
-        problem = "unknown" if isinstance(value, str) else f"a {type(value).__name__}"
+        problem = "unknown" if isinstance(value, str) else "neither a string nor a list"
         raise refusal(kind, name, shown(value), problem, expected, "Spell a string in capitals, or list the pairs.")
     if len(pairs) != count or any(len(items(pair) or ()) != 2 for pair in pairs):
         raise refusal(

@@ -9,7 +9,7 @@ from jax import lax
 
 from . import _plan
 from ._arguments import shown
-from ._errors import refusal
+from ._errors import either, refusal
 from ._formulations import METHODS
 from ._geometry import Geometry
 
@@ -46,19 +46,20 @@ def array(name: str, value: Any, rank: int | None) -> jax.Array:
             name,
             described(array),
             f"{array.ndim} dimensions",
-            f"expected {' or '.join(map(str, ranks))}",
+            f"expected {either(ranks)}",
             "Reshape it: there are two dimensions beside the spatial ones, in the order that the docstring gives.",
         )
     # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which TensorFlow's users don't expect.
     dtype = np.dtype(getattr(value, "dtype", array.dtype))
     if dtype not in DTYPES:
+        better = "int32" if dtype.kind in "iu" else "float32"
         raise refusal(
             TypeError,
             name,
             described(value),
             f"dtype {dtype}",
-            f"expected one of {', '.join(map(str, DTYPES))}",
-            f"Cast it, for example with {name}.astype('float32').",
+            f"expected {either(DTYPES)}",
+            f"Cast it, for example with {name}.astype({better!r}).",
         )
     return array
 
@@ -129,7 +130,7 @@ def method_for(method: Any, geometry: Geometry) -> str:
             "method",
             shown(method),
             "unknown",
-            f"expected {' or '.join(map(repr, known))}",
+            f"expected {either(map(repr, known))}",
             "Use 'auto', which picks the fastest that is known.",
         )
     _plan.choose("*", geometry, "output", method, METHODS)  # a method that can't do this case says so now

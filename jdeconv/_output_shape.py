@@ -6,7 +6,7 @@ import jax
 from jax import export
 
 from ._arguments import integer, items, shown, spatial
-from ._errors import refusal
+from ._errors import either, refusal
 from ._geometry import Undecidable, Unreachable
 
 SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -100,15 +100,14 @@ def worded(
         )
     smallest, largest = error.smallest, error.largest
     pads = f"{padding} padding" if isinstance(padding, str) else f"padding={shown(padding)}"
-    span = [smallest, largest] if smallest != largest else [smallest]
-    between = " or " if largest == smallest + 1 else " to "
     empty = isinstance(largest, int) and largest < smallest
+    few = either(sorted({smallest, largest})) if largest - smallest in (0, 1) else f"{smallest} to {largest}"
     wanted = f"{name} {asked[dim]} is not reachable" if asked is not None else f"no {name} is reachable"
     return refusal(
         ValueError,
         "output_shape",
         shown(output_shape),
         f"{wanted} from input {name} {sizes[dim]} with stride {steps[dim]}, {pads}",
-        "reachable: none" if empty else f"reachable: {between.join(map(str, span))}",
+        "reachable: none" if empty else f"reachable: {few}",
         "Pad less." if empty else f"Ask for {largest}, or pass None for the default size.",
     )

@@ -1,0 +1,19 @@
+"""Eight CPU devices for every test, and hypothesis profiles."""
+
+import os
+
+import jax
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+# Derandomised, so that a red run is red for everybody; JDECONV_EXAMPLES draws more, JDECONV_SEED=random draws anew.
+settings.register_profile(
+    "jdeconv",
+    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "60")),
+    derandomize=os.environ.get("JDECONV_SEED") != "random",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("jdeconv")

@@ -1,0 +1,94 @@
+"""Every formulation, on its own and as derivatives of itself, against the definition."""
+
+import re
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from cases import Case, cases
+from hypothesis import given
+
+import jdeconv
+from jdeconv._formulations import METHODS
+from jdeconv._geometry import build
+
+
+def refuses(method, case):
+    """Why the method can't do one of the three results, or None."""
+    geometry = build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding, case.out_sizes)
+    reasons = (METHODS[method].supports(geometry, result) for result in ("output", "input", "kernel"))
+    return next((reason for reason in reasons if reason), None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(case=cases())
+def test_equals_the_definition(method, case):
+    if reason := refuses(method, case):
+        with pytest.raises(NotImplementedError, match=re.escape(reason)):
+            case.run(method)
+        return
+    case.check(case.run(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(case=cases(empty=True, dtypes=("float32",)))
+def test_empty_sizes_give_empty_or_zero_arrays(method, case):
+    if not refuses(method, case):
+        case.check(case.run(method))
+
+
+@given(case=cases(dtypes=("float64", "complex128")))
+def test_the_adjoint_identity(case):
+    """<A x, y> = <x, A' y>, and the same read as a map of the kernel."""
+    x, w, y = case.arrays()
+    out, x_bar, w_bar = case.run()
+    pairs = [np.sum(out * y), np.sum(x * x_bar), np.sum(w * w_bar)]  # bilinear, so nothing is conjugated
+    scale = np.sum(np.abs(out) * np.abs(y)) + np.sum(np.abs(x) * np.abs(x_bar)) + 1e-300
+    terms = out.size + x.size * int(np.prod(case.kernel)) * case.group_outputs
+    assert np.ptp(np.real(pairs)) + np.ptp(np.imag(pairs)) <= 16 * terms * np.finfo(np.float64).eps * scale
+
+
+# Found or feared: each was wrong at some time in some version, or has a path of its own.
+NAMED = {
+    "pad wider than the kernel, stride 1": Case(1, (9,), (3,), (1,), (1,), ((4, 3),), (4,)),
+    "pad wider than the kernel, stride 2": Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9)),
+    "stride beyond the kernel": Case(1, (5, 3), (1, 2), (3, 4), (1, 1), "SAME", (13, 12)),
+    "dilation with stride": Case(1, (4, 4), (3, 2), (2, 3), (2, 3), "VALID", (11, 13)),
+    "one pixel to one pixel": Case(1, (3, 1), (2, 6), (2, 4), (1, 1), "SAME", (5, 1)),
+    "depthwise": Case(2, (3, 4), (4, 4), (2, 2), (1, 1), "SAME", (6, 8), groups=3),
+    "groups, channels first": Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (5, 8), 2, 3, 2, channels_first=True),
+    "kernel beyond the image": Case(1, (2, 2), (16, 16), (8, 8), (1, 1), "SAME", (16, 16), group_inputs=2),
+    "empty input, VALID": Case(1, (0, 2), (3, 3), (2, 2), (1, 1), "VALID", (1, 5)),
+    "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", NAMED)
+def test_named_cases(method, name):
+    if not refuses(method, NAMED[name]):
+        NAMED[name].check(NAMED[name].run(method))
+
+
+@pytest.mark.parametrize(("dtype", "preferred"), [("int8", "int32"), ("int16", "int32"), ("bfloat16", "float32"),
+                                                  ("float16", "float32"), ("float32", "bfloat16")])  # fmt: skip
+def test_preferred_element_type_is_that_of_sums_and_result(dtype, preferred):
+    rng = np.random.default_rng(0)
+    x = jax.numpy.asarray(rng.integers(-120, 120, (2, 4, 5, 6)), dtype)
+    w = jax.numpy.asarray(rng.integers(-120, 120, (3, 3, 4, 6)), dtype)
+    case = Case(2, (4, 5), (3, 3), (2, 2), (1, 1), "SAME", (8, 10), 1, 6, 4)
+    y = jdeconv.conv2d_transpose(x, w, (2, 8, 10, 4), 2, preferred_element_type=preferred)
+    want = oracle.transpose_conv(case, np.asarray(x, "float64"), np.asarray(w, "float64"))
+    assert y.dtype == preferred
+    # Integers up to 120 are exact in bfloat16 and their sums of 54 products in float32; one rounding for bfloat16.
+    np.testing.assert_allclose(np.asarray(y, "float64"), want, rtol=2**-8 if preferred == "bfloat16" else 0)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_have_the_operands_dtype_and_the_cotangents_precision(dtype):
+    x, w = jax.numpy.ones((1, 3, 3, 2), dtype), jax.numpy.ones((3, 3, 2, 2), dtype)
+    f = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, preferred_element_type="float32").sum()  # noqa: E731
+    x_bar, w_bar = jax.grad(f, (0, 1))(x, w)
+    assert x_bar.dtype == w_bar.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(w_bar[1, 1], "float32"), 9.0)
