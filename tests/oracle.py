@@ -17,7 +17,7 @@ def window_span(kernel, dilation):
 
 
 def strided_size(out, kernel, stride, dilation, padding):
-    """The size that a strided convolution gives an input of `out`: the forward operation of which this is the transpose."""
+    """The size that the strided convolution, of which this is the transpose, makes of `out`."""
     if padding == "SAME":
         return -(-out // stride)
     low, high = (0, 0) if padding == "VALID" else padding

@@ -30,8 +30,7 @@ def _x64():
 
 def by_taps(x, w, case):
     """The definition as one einsum a tap, which JAX differentiates and batches by its own rules."""
-    lows = [low for low in build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding,
-                                 case.out_sizes).low]  # fmt: skip
+    lows = build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding, case.out_sizes).low
     x = x.reshape(*x.shape[:-1], case.groups, case.group_inputs)
     w = w.reshape(*case.kernel, case.group_outputs, case.groups, case.group_inputs)
     y = jnp.zeros((x.shape[0], *case.out_sizes, case.groups, case.group_outputs), x.dtype)
@@ -129,7 +128,7 @@ class Variants(chex.TestCase):
 
 def test_a_new_batch_size_retraces_once_and_nothing_else_does():
     chex.clear_trace_counter()
-    ours, _, x, w, _ = pair()
+    _, _, x, w, _ = pair()
     f = jax.jit(chex.assert_max_traces(lambda x, w: jdeconv.conv2d_transpose(x, w, (-1, 5, 11, 3), [2, 3]), n=2))
     for batch in (x, x + 1, np.asarray(x), x[:1], x[:1] * 2, x):
         f(batch, w)
@@ -182,7 +181,7 @@ def test_export_of_a_symbolic_output_size():
 def test_a_symbolic_size_that_decides_nothing_is_refused_by_name():
     b, h, o = export.symbolic_shape("b, h, o")
     x, w = jax.ShapeDtypeStruct((b, h, 2), "float32"), jax.ShapeDtypeStruct((4, 3, 2), "float32")
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="can't be told") as caught:
         export.export(jax.jit(lambda x, w: jdeconv.conv1d_transpose(x, w, (b, o, 3), 2)))(x, w)
     assert str(caught.value) == (
         "output_shape=(b, o, 3): width: it can't be told whether 2*h - 1 <= o; expected symbolic sizes that decide it. "

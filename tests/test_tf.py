@@ -1,7 +1,8 @@
-"""TensorFlow's argument forms, row by row: what is accepted gives the definition's numbers, what is refused says why."""
+"""TensorFlow's argument forms, row by row: what is accepted gives the definition's numbers, what is refused says so."""
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +74,7 @@ ACCEPTED = {
     "dilations, stride 2": lambda: same(f(x, w, (2, 10, 14, 6), 2, dilations=[1, 2, 3, 1]), dilations=(2, 3)),
     "input and filters": lambda: same(f(input=x, filters=w, output_shape=(2, 10, 14, 6), strides=2)),
     "lists": lambda: same(f(x.tolist(), w.tolist(), (2, 10, 14, 6), 2)),
-    "empty batch": lambda: same(f(x[:0], w, (0, 10, 14, 6), 2)) if False else f(x[:0], w, (0, 10, 14, 6), 2),
+    "empty batch": lambda: chex.assert_shape(f(x[:0], w, (0, 10, 14, 6), 2), (0, 10, 14, 6)),
     "zero input channels": lambda: same(f(x[..., :0], w[..., :0], (2, 10, 14, 6), 2), value=x[..., :0],
                                         filter=w[..., :0]),
     "zero-size filter": lambda: same(f(x, w[:0], (2, 10, 14, 6), 2), filter=w[:0]),
@@ -140,12 +141,10 @@ def test_a_traced_stride_is_refused():
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_the_ranks_are_one_function(rank):
-    """Rank 3 with a single plane, rank 2, and rank 1 with a single row, from one set of numbers."""
+    """One row of pixels as a line, a picture and a volume, channels last and first."""
     function = {1: jdeconv.conv1d_transpose, 2: jdeconv.conv2d_transpose, 3: jdeconv.conv3d_transpose}[rank]
-    value, filter = x[:, :1], w[:1]
-    squeeze = {1: lambda a: a[..., 0, :, :] if a.ndim == 4 else a[0], 2: lambda a: a, 3: lambda a: a[:, None]}[rank]
-    value = {1: value[:, 0], 2: value, 3: value[:, None]}[rank]
-    filter = {1: filter[0], 2: filter, 3: filter[None]}[rank]
+    value = {1: x[:, 0], 2: x[:, :1], 3: x[:, None, :1]}[rank]
+    filter = {1: w[0], 2: w[:1], 3: w[None, :1]}[rank]
     out = {1: (2, 14, 6), 2: (2, 1, 14, 6), 3: (2, 1, 1, 14, 6)}[rank]
     strides = {1: 2, 2: (1, 2), 3: (1, 1, 2)}[rank]
     want = f(x[:, :1], w[:1], (2, 1, 14, 6), (1, 2))
@@ -155,7 +154,6 @@ def test_the_ranks_are_one_function(rank):
     for y in found:
         assert y.shape == out
         np.testing.assert_allclose(y.reshape(want.shape), want, rtol=1e-6, atol=1e-5)
-    assert squeeze is not None
 
 
 def test_int64_lists_and_weak_types():
