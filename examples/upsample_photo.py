@@ -146,17 +146,18 @@ def learned_kernel(target: Picture, factor: int, size: int, steps: int, seed: in
         rate = LEARNING_RATE * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         state, loss = adam(state, step, rate, questions, answers, factor=factor)
         losses.append(loss)
-        if step % 50 == 0:  # one batch says little: some patches are sky, some are leaves
+        if step % 50 == 0 or step == steps:  # one batch says little: some patches are sky, some are leaves
             recent = float(np.mean(losses[-50:]))
             progress.set_postfix(loss=f"{recent:.5f}", PSNR=f"{decibels(recent):.2f} dB")
     return state[0]
 
 
 def save_comparison(path: Path, truth: Picture, pictures: dict[str, Picture], factor: int) -> None:
-    """A row of whole pictures and their errors, and a row of the detail that bilinear restores worst."""
+    """A row of whole pictures and their errors, and a row of the detail in which the two results differ most."""
     errors = {name: abs(picture - truth).mean(axis=2) * 255 for name, picture in pictures.items()}
     height, width = (size // 6 for size in truth.shape[:2])
-    blocks = errors["bilinear"][: height * 6, : width * 6].reshape(6, height, 6, width).mean(axis=(1, 3))
+    difference = abs(pictures["learned"] - pictures["bilinear"])[: height * 6, : width * 6]
+    blocks = difference.reshape(6, height, 6, width, -1).mean(axis=(1, 3, 4))
     row, column = np.unravel_index(blocks.argmax(), blocks.shape)
     top, left = int(row) * height, int(column) * width
 
@@ -166,9 +167,7 @@ def save_comparison(path: Path, truth: Picture, pictures: dict[str, Picture], fa
     axes = figure.subplots(2, 5)
     figure.suptitle(f"Restored from {factor}x downscaling: input, two kernels, and what each got wrong")
     for i, (name, picture) in enumerate(pictures.items()):
-        axes[0, i].set_title(
-            f"{name}{', each pixel as a square' if name == 'input' else ''}\n{psnr(picture - truth):.2f} dB PSNR"
-        )
+        axes[0, i].set_title(f"{name}\n{psnr(picture - truth):.2f} dB PSNR")
         for ax in axes[:, i]:
             ax.imshow(picture, interpolation="nearest" if ax is axes[1, i] else "auto")
     brightest = max(float(np.percentile(errors["bilinear"], 99)), 1)
@@ -203,9 +202,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     add("--kernel-size", type=at_least(3), metavar="K", help="of the learned kernel, in pixels (default: 5 x factor)")
     add("--steps", type=at_least(1), default=800, metavar="N", help="of gradient descent (default: %(default)s)")
     add("--seed", type=at_least(0), default=0, metavar="N", help="of the choice of patches (default: %(default)s)")
-    add(
-        "--max-size", type=at_least(1), default=640, metavar="N", help="shrink longer sides to N (default: %(default)s)"
-    )
+    add("--max-size", type=at_least(1), default=640, help="shrink a longer side to this (default: %(default)s)")
     add("--output", type=Path, default=Path("upsampled.png"), help="the PNG to write (default: %(default)s)")
     args = parser.parse_args()
 
@@ -233,24 +230,22 @@ def main() -> None:
         parser.error(f"can't read {args.image}: {error}")
     needed = SMALLEST_PATCH * factor**2
     if min(photo.size) < needed:
-        parser.error(
-            f"{photo.width}x{photo.height} pixels at --max-size {args.max_size}: factor {factor} needs {needed}x{needed} or more"
-        )
+        size = f"{photo.width}x{photo.height} pixels at --max-size {args.max_size}"
+        parser.error(f"{size}: factor {factor} needs {needed}x{needed} or more")
 
     truth = np.asarray(photo, np.float32) / np.float32(255)
     small = downscale(truth, factor)
     truth = truth[: small.shape[0] * factor, : small.shape[1] * factor]
     learned = learned_kernel(small, factor, args.kernel_size, args.steps, args.seed)
     pictures = {
-        "input": small.repeat(factor, axis=0).repeat(factor, axis=1),
+        "input (nearest)": small.repeat(factor, axis=0).repeat(factor, axis=1),
         "bilinear": enlarged(small, bilinear_kernel(bilinear_size(factor), factor), factor),
         "learned": enlarged(small, learned, factor),
     }
-    print(
-        f"From {small.shape[1]}x{small.shape[0]} to {truth.shape[1]}x{truth.shape[0]} pixels, PSNR against the photo:"
-    )
+    sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in (small, truth)]
+    print(f"{sizes[0]} pixels made {sizes[1]}, PSNR against the photo:")
     for name, picture in pictures.items():
-        print(f"  {name:8}  {psnr(picture - truth):.2f} dB")
+        print(f"  {name:15}  {psnr(picture - truth):.2f} dB")
     try:
         save_comparison(args.output, truth, pictures, factor)
     except OSError as error:

@@ -9,16 +9,16 @@ from ._errors import either, refusal
 Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
 
-def items(value: object) -> list[Any] | None:
+def items(value: Any) -> list[Any] | None:
     """The entries of a list, tuple or one-dimensional array; None for anything else."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if getattr(value, "ndim", None) == 1:
-        return list(value)  # type: ignore[call-overload]
+        return list(value)
     return None
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """How an error message shows an argument: arrays as the list that a reader would have typed."""
     if isinstance(value, (list, tuple)):
         inner = ", ".join(map(shown, value))
@@ -28,13 +28,13 @@ def shown(value: object) -> str:
     try:
         return repr(value.tolist())  # NumPy's and JAX's own repr name their type
     except TypeError:  # a traced value
-        return f"traced {value.dtype}{list(value.shape)}"  # type: ignore[attr-defined]
+        return f"traced {value.dtype}{list(value.shape)}"
 
 
-def integer(value: object) -> int | None:
+def integer(value: Any) -> int | None:
     """`value` as an int if it is an integer known now (NumPy's and concrete arrays' too), else None."""
     try:
-        return operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)
     except TypeError:  # floats, strings, and traced values
         return None
 

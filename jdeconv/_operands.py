@@ -107,7 +107,7 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
 def precision_now(precision: Any) -> Any:
     """A hashable precision; None is what `jax.default_matmul_precision` says now, not when the program is compiled."""
     if precision is None:
-        return jax.config.jax_default_matmul_precision
+        return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     try:
         pair = isinstance(precision, (list, tuple))
         return tuple(map(lax.Precision, precision)) if pair else lax.Precision(precision)

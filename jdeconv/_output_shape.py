@@ -19,7 +19,7 @@ def parse(
     if output_shape is None:
         return None, group_channels
     entries = items(output_shape)
-    sizes = [] if entries is None else [e if export.is_symbolic_dim(e) else integer(e) for e in entries]
+    sizes: list[Any] = [] if entries is None else [e if export.is_symbolic_dim(e) else integer(e) for e in entries]
     if entries is None or None in sizes:
         traced = any(isinstance(part, jax.core.Tracer) for part in (output_shape, *(entries or ())))
         raise refusal(

@@ -40,4 +40,4 @@ def on_mesh(
         free = not any(axis in used for axis in axes for used in kept)
         kept.append(axes if free and unit % parts == 0 else ())
     sharding = NamedSharding(mesh, PartitionSpec(*(axes or None for axes in kept)))
-    return jax.sharding.auto_axes(compute, axes=mesh.explicit_axes, out_sharding=sharding)(x, w)  # type: ignore[no-any-return]
+    return jax.sharding.auto_axes(compute, axes=mesh.explicit_axes, out_sharding=sharding)(x, w)

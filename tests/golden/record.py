@@ -1,4 +1,4 @@
-"""Records TensorFlow's answers for a fixed set of geometries: `python tests/golden/record.py`, with TensorFlow installed.
+"""Records TensorFlow's answers for fixed geometries: `python tests/golden/record.py`, with TensorFlow installed.
 
 The tests read them where TensorFlow is not. Everything is drawn from seeds, so only answers are stored.
 """
