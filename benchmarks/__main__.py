@@ -47,7 +47,9 @@ Step = Callable[..., tuple[jax.Array, ...]]
 
 
 def steps(work: Work) -> dict[str, Step]:
-    def step(forward: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, y: jax.Array) -> tuple:
+    def step(
+        forward: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, y: jax.Array
+    ) -> tuple[jax.Array, ...]:
         out, pull = jax.vjp(forward, x, w)
         return (out, *pull(y))
 

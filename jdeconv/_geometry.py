@@ -43,6 +43,16 @@ class Geometry:
         sizes = zip(self.input, self.extent, self.output, self.strides, self.low, strict=True)
         return tuple((i - 1) * s + k - o - low for i, k, o, s, low in sizes)
 
+    @property
+    def empty(self) -> bool:
+        """Whether it is known that no output position is reached, so that every result is zero."""
+        dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)
+        return any(
+            0 in (i, k, o) or (i - 1) * s + extent <= low or -low >= o
+            for i, k, extent, o, s, low in dims
+            if isinstance(i, int) and isinstance(o, int)
+        )
+
 
 class Unreachable(ValueError):
     """An output size that this input size can't produce. The caller, who knows the argument's name, words it."""

@@ -149,7 +149,7 @@ def _compute(
     method: str,
 ) -> jax.Array:
     shape = _shape(a, b, geometry, result)
-    if any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape, *shape)):
+    if geometry.empty or any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
         return lax.full(shape, 0, dtype)
     # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
     common = jax.numpy.promote_types(a.dtype, b.dtype)

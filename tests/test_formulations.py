@@ -60,6 +60,7 @@ NAMED = {
     "groups, channels first": Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (5, 8), 2, 3, 2, channels_first=True),
     "kernel beyond the image": Case(1, (2, 2), (16, 16), (8, 8), (1, 1), "SAME", (16, 16), group_inputs=2),
     "empty input, VALID": Case(1, (0, 2), (3, 3), (2, 2), (1, 1), "VALID", (1, 5)),
+    "pad beyond every tap": Case(1, (1, 1), (1, 1), (1, 3), (1, 1), ((0, 0), (2, 0)), (1, 1)),
     "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
 }
 

@@ -25,7 +25,7 @@ class Engine:
 
 
 class Formulation(Protocol):
-    """A module that computes some or all of the three results. Every size but a symbolic one is positive.
+    """A module that computes some or all of the three results. It is asked only where some output is reached.
 
     Operands and results: x `(n, *in, g, i)`, w `(*k, o, g, i)`, y `(n, *out, g, o)`.
     """
