@@ -18,15 +18,16 @@ def test_typed():
     assert (pathlib.Path(jdeconv.__file__).parent / "py.typed").exists()
 
 
-def test_importing_adds_under_50_ms_to_jax():
-    def milliseconds():
-        run = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", "import jax, jax.numpy; import jdeconv"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return int(re.search(r"\| +(\d+) \| jdeconv$", run.stderr, re.M)[1]) / 1000
+def test_importing_adds_little_to_importing_jax():
+    """Under a tenth, in the same process, so that a busy machine slows both: 50 ms where JAX takes half a second."""
 
-    assert statistics.median(milliseconds() for _ in range(5)) < 50
+    def share():
+        command = [sys.executable, "-X", "importtime", "-c", "import jax; import jdeconv"]
+        times = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        ours, theirs = (int(re.search(rf"\| +(\d+) \| {name}$", times, re.M)[1]) for name in ("jdeconv", "jax"))
+        return ours / theirs
+
+    assert statistics.median(share() for _ in range(5)) < 0.1
 
 
 def test_importing_loads_no_framework_and_no_pallas():
