@@ -10,12 +10,10 @@ Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (l
 
 
 def items(value: Any) -> list[Any] | None:
-    """The entries of a list, tuple or one-dimensional array; None for anything else."""
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if getattr(value, "ndim", None) == 1:
-        return list(value)
-    return None
+    """The entries of a sequence or one-dimensional array; None for anything else."""
+    if getattr(value, "ndim", 1) != 1 or not hasattr(value, "__len__") or isinstance(value, (str, bytes, set, dict)):
+        return None
+    return list(value)
 
 
 def shown(value: Any) -> str:
@@ -55,9 +53,9 @@ def integers(
             TypeError,
             name,
             received,
-            "an entry is not an integer known at trace time" if entries else "not an integer known at trace time",
-            "expected an int or a sequence of ints",
-            "Give Python ints; inside jit mark the argument static (static_argnames).",
+            "an entry is not an integer" if entries else "not an integer",
+            "expected ints known at trace time",
+            "Give Python ints; what is traced inside jit, as a static argument (static_argnames).",
         )
     if lengths is not None:
         if len(ints) == 1:
@@ -132,7 +130,7 @@ def spatial_padding(name: str, value: object, count: int) -> Padding:
 
 def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
     pairs = items(value)
-    expected = f"expected 'SAME', 'VALID' or {count} [low, high] pairs"
+    expected = f"expected 'SAME', 'VALID' or {f'{count} [low, high] pairs' if count > 1 else 'one [low, high] pair'}"
     if pairs is None:
         kind: type[Exception] = ValueError if isinstance(value, str) else TypeError
         problem = "unknown" if isinstance(value, str) else "neither a string nor a list"
@@ -142,7 +140,7 @@ def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
             ValueError,
             name,
             shown(value),
-            f"{len(pairs)} entries" if len(pairs) != count else "an entry is not a pair",
+            f"length {len(pairs)}" if len(pairs) != count else "an entry is not a pair",
             expected,
             "Give one pair a dimension, [0, 0] where nothing is padded.",
         )

@@ -48,7 +48,7 @@ class Geometry:
         """Whether it is known that no output position is reached, so that every result is zero."""
         dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)
         return any(
-            0 in (i, k, o) or (i - 1) * s + extent <= low or -low >= o
+            0 in (i, k, o) or (i - 1) * s + extent <= low
             for i, k, extent, o, s, low in dims
             if isinstance(i, int) and isinstance(o, int)
         )
@@ -151,9 +151,9 @@ class OutputSizes(NamedTuple):
 def output_sizes(
     input_size: int | Sequence[int],
     kernel_size: int | Sequence[int],
-    strides: int | Sequence[int] = 1,
+    strides: int | Sequence[int] | None = 1,
     padding: str | Sequence[Sequence[int]] = "SAME",
-    dilations: int | Sequence[int] = 1,
+    dilations: int | Sequence[int] | None = 1,
 ) -> OutputSizes:
     """Which spatial output sizes a transposed convolution of this input size can have, and the default one.
 
@@ -161,8 +161,8 @@ def output_sizes(
 
     Args:
       input_size: the input's spatial size in pixels, an int, or one int a spatial dimension. At least 0.
-      kernel_size: the kernel's, likewise (an int stands for every dimension).
-      strides, dilations: in pixels, likewise. At least 1; default 1.
+      kernel_size: the kernel's, likewise (an int, or a sequence of one, stands for every dimension).
+      strides, dilations: in pixels, likewise. At least 1; default (and None) 1.
       padding: `'SAME'` (default), `'VALID'`, or a `(low, high)` pair for each spatial dimension, at least 0.
 
     Returns:
@@ -186,8 +186,8 @@ def output_sizes(
     sizes = integers("input_size", input_size, least=0)
     rank = len(sizes)
     kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
-    steps = integers("strides", strides, lengths=(rank,), least=1)
-    dils = integers("dilations", dilations, lengths=(rank,), least=1)
+    steps = integers("strides", 1 if strides is None else strides, lengths=(rank,), least=1)
+    dils = integers("dilations", 1 if dilations is None else dilations, lengths=(rank,), least=1)
     pads = spatial_padding("padding", padding, rank)
     found = [
         _output_range(dim, i, extent(k, d), s, pads if isinstance(pads, str) else pads[dim])

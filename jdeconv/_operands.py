@@ -30,7 +30,9 @@ def array(name: str, value: Any, rank: int | None) -> jax.Array:
         if value is None:
             raise TypeError
         array = jnp.asarray(value)
-    except (TypeError, ValueError):
+        if not hasattr(value, "dtype") and array.dtype == "int64":
+            array = array.astype("int32")  # Python ints are int32 to TensorFlow, and to JAX without x64
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise refusal(
             TypeError,
             name,
@@ -50,9 +52,9 @@ def array(name: str, value: Any, rank: int | None) -> jax.Array:
             "Reshape it: there are two dimensions beside the spatial ones, in the order that the docstring gives.",
         )
     # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which TensorFlow's users don't expect.
-    dtype = np.dtype(getattr(value, "dtype", array.dtype))
-    if dtype not in DTYPES:
-        better = "int32" if dtype.kind in "iu" else "float32"
+    dtype = value.dtype if isinstance(value, np.ndarray) else array.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype not in DTYPES:
+        better = "int32" if jnp.issubdtype(dtype, jnp.integer) else "float32"
         raise refusal(
             TypeError,
             name,
@@ -109,9 +111,11 @@ def precision_now(precision: Any) -> Any:
     if precision is None:
         return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     try:
-        pair = isinstance(precision, (list, tuple))
-        return tuple(map(lax.Precision, precision)) if pair else lax.Precision(precision)
-    except ValueError:
+        if not isinstance(precision, (list, tuple)):
+            return lax.Precision(precision)
+        first, second = precision
+        return lax.Precision(first), lax.Precision(second)
+    except (TypeError, ValueError):
         raise refusal(
             ValueError,
             "precision",
@@ -124,7 +128,7 @@ def precision_now(precision: Any) -> Any:
 
 def method_for(method: Any, geometry: Geometry) -> str:
     known = (_plan.AUTO, *METHODS)
-    if method not in known:
+    if not isinstance(method, str) or method not in known:
         raise refusal(
             ValueError,
             "method",
@@ -134,4 +138,4 @@ def method_for(method: Any, geometry: Geometry) -> str:
             "Use 'auto', which picks the fastest that is known.",
         )
     _plan.choose("*", geometry, "output", method, METHODS)  # a method that can't do this case says so now
-    return str(method)
+    return method

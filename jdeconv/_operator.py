@@ -151,9 +151,14 @@ def _compute(
     shape = _shape(a, b, geometry, result)
     if geometry.empty or any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
         return lax.full(shape, 0, dtype)
+    if not isinstance(groups := a.shape[-2], int):
+        raise NotImplementedError(
+            f"a vmap over both operands makes groups of its {groups} examples; expected a known number"
+        )
     # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
-    common = jax.numpy.promote_types(a.dtype, b.dtype)
-    wide = jax.numpy.promote_types(common, dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        common = jax.numpy.promote_types(a.dtype, b.dtype)
+        wide = jax.numpy.promote_types(common, dtype)
     choice = _plan.choose(platform, geometry, result, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
     engine = Engine(precision, wide)
@@ -161,20 +166,55 @@ def _compute(
 
 
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
+    devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
+
+    def compute(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
+        if devices == 1 or parameters["result"] == "output":
+            return _compute(platform, a, b, **parameters)
+        a, b = (
+            v if role == "kernel" else _whole_images(v, devices)
+            for role, v in zip(_operands(parameters["result"]), (a, b), strict=True)
+        )
+        solved = _compute(platform, a, b, **parameters)
+        return solved if parameters["result"] == "kernel" else _whole_images(solved, devices)
+
     # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
     plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        lower = mlir.lower_fun(functools.partial(_compute, platform), multiple_results=False)
-        return lower(context.replace(avals_in=plain), a, b, **parameters)
+        return mlir.lower_fun(compute, multiple_results=False)(context.replace(avals_in=plain), a, b, **parameters)
 
 
+def _whole_images(images: jax.Array, devices: int) -> jax.Array:
+    """Gathers spatial dimensions that a partitioned program has split; batch and channels stay where they are.
+
+    On meshes of two axes XLA's partitioner returns multiples of a convolution's kernel gradient for split images, and
+    wrong strided convolutions (jaxlib 0.10 and 0.12). Here the mesh is not known, so one of all devices stands for it.
+    """
+    mesh = jax.sharding.AbstractMesh((devices,), ("devices",), (jax.sharding.AxisType.Auto,))
+    free = jax.P.UNCONSTRAINED
+    spec = jax.P(free, *(None,) * (images.ndim - 3), free, free)
+    return lax.with_sharding_constraint(images, jax.sharding.NamedSharding(mesh, spec))
+
+
+PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, "other"))
-for _platform, _names in {"cpu": ("cpu",), "gpu": ("cuda", "rocm"), "tpu": ("tpu",)}.items():
-    for _name in _names:
-        mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, _platform), platform=_name)
+for _name, _platform in PLATFORMS.items():
+    mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, _platform), platform=_name)
+
+
+# Eager calls on one device compile the computation itself: a bind of the primitive would call itself where jit is off
+# (jax.disable_jit, and jax_debug_nans once it finds one). Only its lowering knows of several devices.
+_STATIC = ("geometry", "result", "dtype", "precision", "method")
+_compiled = jax.jit(_compute, static_argnums=0, static_argnames=_STATIC)
+_partitioned = jax.jit(
+    lambda a, b, **parameters: transposed_convolution_p.bind(a, b, **parameters), static_argnames=_STATIC
+)
 
 
 @transposed_convolution_p.def_impl
-@functools.partial(jax.jit, static_argnames=("geometry", "result", "dtype", "precision", "method"))
 def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
-    return transposed_convolution_p.bind(a, b, **parameters)
+    devices = {device for operand in (a, b) if hasattr(operand, "devices") for device in operand.devices()}
+    if len(devices) > 1 and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return _partitioned(a, b, **parameters)
+    platform = next(iter(devices)).platform if devices else jax.default_backend()
+    return _compiled(platform, a, b, **parameters)  # both call a GPU of either make "gpu"

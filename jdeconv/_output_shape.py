@@ -71,6 +71,15 @@ def groups_of(
             f"For one group, ask for {group_channels}.",
         )
     groups = out_channels // group_channels
+    if not isinstance(groups, int):
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            f"a symbolic number of groups, {groups}",
+            "expected channels that give a known one",
+            "Export one program for each number of channels.",
+        )
     if in_channels % groups:
         raise refusal(
             ValueError,

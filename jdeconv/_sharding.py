@@ -14,24 +14,18 @@ def on_mesh(
     w: jax.Array,
     sources: tuple[tuple[int, int], ...],
     units: tuple[Any, ...],
-    spatial: tuple[int, ...],
 ) -> jax.Array:
     """`compute(x, w)`, also where `x` or `w` lives on explicit mesh axes.
 
     Dimension d of the result keeps the mesh axes of `sources[d]`, an operand (0: x, 1: w) and its dimension, if they
     divide `units[d]`, its size or its number of groups. An axis that does not, or that an earlier dimension has, is
-    dropped: that dimension is gathered. Dimensions that only the operands have are summed over the devices. On a mesh
-    of several axes the dimensions `spatial` of x are gathered.
+    dropped: that dimension is gathered. Dimensions that only the operands have are summed over the devices.
     """
     types = [jax.typeof(operand).sharding for operand in (x, w)]
     mesh = next((kind.mesh for kind in types if kind.mesh.explicit_axes), None)
     if mesh is None:
         return compute(x, w)
     specs = [list(kind.spec) if kind.mesh.explicit_axes else [None] * len(units) for kind in types]
-    if sum(size > 1 for size in mesh.shape.values()) > 1 and any(specs[0][axis] for axis in spatial):
-        # XLA's partitioner returns multiples of the kernel gradient there (a convolution of lax shows it too).
-        specs[0] = [None if axis in spatial else entry for axis, entry in enumerate(specs[0])]
-        x = jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(*specs[0])))
     kept: list[tuple[str, ...]] = []
     for unit, (operand, dimension) in zip(units, sources, strict=True):
         entry = specs[operand][dimension]

@@ -50,7 +50,8 @@ def conv2d_transpose(
         `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.
       data_format: `'NHWC'` (default; None is the same) or `'NCHW'`.
       name: the `jax.named_scope` of the operation, as profilers show it. Default `'conv2d_transpose'`.
-      precision: as in `jax.lax.conv_general_dilated`. None (the default) is `jax.default_matmul_precision`'s.
+      precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter. None
+        (the default) is `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
       method: `'auto'` (default) or the formulation to use: `'lax'`.
 
@@ -84,7 +85,7 @@ def conv2d_transpose(
         padding,
         data_format,
         dilations,
-        name or "conv2d_transpose",
+        "conv2d_transpose" if name is None else name,
         names,
         **options,
     )
@@ -127,7 +128,16 @@ def conv1d_transpose(
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(
-        1, input, filters, output_shape, strides, padding, data_format, dilations, name or "conv1d_transpose", **options
+        1,
+        input,
+        filters,
+        output_shape,
+        strides,
+        padding,
+        data_format,
+        dilations,
+        "conv1d_transpose" if name is None else name,
+        **options,
     )
 
 
@@ -168,7 +178,16 @@ def conv3d_transpose(
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(
-        3, input, filters, output_shape, strides, padding, data_format, dilations, name or "conv3d_transpose", **options
+        3,
+        input,
+        filters,
+        output_shape,
+        strides,
+        padding,
+        data_format,
+        dilations,
+        "conv3d_transpose" if name is None else name,
+        **options,
     )
 
 
@@ -225,7 +244,7 @@ def conv_transpose(
         padding,
         data_format,
         dilations,
-        name or "conv_transpose",
+        "conv_transpose" if name is None else name,
         **options,
     )
 
@@ -257,6 +276,15 @@ def _transposed(
     pads = tensorflow_padding(padding, rank, channel_axis)
     batch, in_sizes, in_channels = value.shape[0], spatial(value.shape, channel_axis), value.shape[channel_axis]
     *kernel, group_channels, filter_inputs = filter.shape
+    if not all(isinstance(size, int) for size in kernel):
+        raise refusal(
+            ValueError,
+            names["filter"],
+            described(filter),
+            "a symbolic kernel size",
+            "expected ints, on which the padding depends",
+            "Export one program for each kernel size.",
+        )
     if filter_inputs != in_channels:
         raise refusal(
             ValueError,
@@ -286,9 +314,7 @@ def _transposed(
     if groups == 1:
         sources[channel_axis] = (1, rank)
     with jax.named_scope(str(scope)):
-        return on_mesh(
-            compute, value, filter, tuple(sources), tuple(units), spatial(tuple(range(rank + 2)), channel_axis)
-        )
+        return on_mesh(compute, value, filter, tuple(sources), tuple(units))
 
 
 def _alias(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:

@@ -55,8 +55,8 @@ OUTPUT_SIZES_REFUSED = {
     ),
     "strides": (
         lambda: jdeconv.output_sizes(5, 3, 1.5),
-        "TypeError: strides=1.5: not an integer known at trace time; expected an int or a sequence of ints. "
-        "Give Python ints; inside jit mark the argument static (static_argnames).",
+        "TypeError: strides=1.5: not an integer; expected ints known at trace time. "
+        "Give Python ints; what is traced inside jit, as a static argument (static_argnames).",
     ),
     "padding": (
         lambda: jdeconv.output_sizes((5, 5), 3, padding="FULL"),

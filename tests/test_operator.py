@@ -126,21 +126,63 @@ class Variants(chex.TestCase):
         close(y, theirs(x, w))
 
 
-def test_a_new_batch_size_retraces_once_and_nothing_else_does():
-    chex.clear_trace_counter()
-    _, _, x, w, _ = pair()
-    f = jax.jit(chex.assert_max_traces(lambda x, w: jdeconv.conv2d_transpose(x, w, (-1, 5, 11, 3), [2, 3]), n=2))
+@pytest.fixture
+def lowered(monkeypatch):
+    """The operand shapes of every computation traced from now on."""
+    shapes, compute = [], _operator._compute
+
+    def spy(platform, a, b, **parameters):
+        shapes.append(a.shape)
+        return compute(platform, a, b, **parameters)
+
+    monkeypatch.setattr(_operator, "_compute", spy)
+    monkeypatch.setattr(_operator, "_compiled", jax.jit(spy, static_argnums=0, static_argnames=(
+        "geometry", "result", "dtype", "precision", "method")))  # fmt: skip
+    return shapes
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_a_new_batch_size_compiles_once_and_nothing_else_does(lowered, wrap):
+    x, w = jnp.ones((3, 3, 5, 2)), jnp.ones((3, 3, 1, 2))
+    f = wrap(lambda x, w: jdeconv.conv2d_transpose(x, w, (-1, 5, 9, 1), 2))
     for batch in (x, x + 1, np.asarray(x), x[:1], x[:1] * 2, x):
         f(batch, w)
+    assert [shape[0] for shape in lowered] == [3, 1]
 
 
-def test_eager_calls_compile_once(monkeypatch):
-    lowered, compute = [], _operator._compute
-    monkeypatch.setattr(_operator, "_compute", lambda *args, **kw: lowered.append(args) or compute(*args, **kw))
-    x, w = jnp.ones((1, 3, 5, 2)), jnp.ones((3, 3, 1, 2))
-    for _ in range(3):
-        jdeconv.conv2d_transpose(x, w, (1, 5, 9, 1), 2)
-    assert len(lowered) == 1
+def test_the_facade_is_traced_once_under_jit():
+    x, w = jnp.ones((3, 3, 5, 2)), jnp.ones((3, 3, 1, 2))
+    chex.clear_trace_counter()
+    f = jax.jit(chex.assert_max_traces(lambda x, w: jdeconv.conv2d_transpose(x, w, (-1, 5, 9, 1), 2), n=1))
+    for k in range(3):
+        f(x + k, w * k)
+
+
+def test_without_jit():
+    ours, theirs, x, w, _ = pair()
+    with jax.disable_jit():
+        close(ours(x, w), theirs(x, w))
+        close(jax.grad(lambda w: ours(x, w).sum())(w), jax.grad(lambda w: theirs(x, w).sum())(w))
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, lambda f: f], ids=["jit", "eager"])
+def test_debug_nans_names_the_operation(wrap):
+    ours, _, x, w, _ = pair()
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="conv"):
+        wrap(ours)(x * np.inf, w * 0)
+
+
+def test_strict_dtype_promotion():
+    x, w = jnp.ones((1, 2, 2, 1), "bfloat16"), jnp.ones((2, 2, 1, 1), "bfloat16")
+    with jax.numpy_dtype_promotion("strict"):
+        f = lambda x: jdeconv.conv2d_transpose(x, w, None, 2, preferred_element_type="float32").sum()  # noqa: E731
+        assert jax.grad(f)(x).dtype == jnp.bfloat16
+
+
+def test_leak_checking():
+    ours, _, x, w, y = pair()
+    with jax.checking_leaks():
+        jax.jit(jax.grad(lambda w: (ours(x, w) * y).sum()))(w)
 
 
 def test_donated_buffers():
@@ -187,6 +229,17 @@ def test_a_symbolic_size_that_decides_nothing_is_refused_by_name():
         "output_shape=(b, o, 3): width: it can't be told whether 2*h - 1 <= o; expected symbolic sizes that decide it. "
         "State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for multiples of the input's sizes."
     )
+
+
+def test_a_symbolic_number_of_groups_is_refused():
+    (c,) = export.symbolic_shape("c", constraints=["c >= 2"])
+    x, w = jax.ShapeDtypeStruct((1, 5, c), "float32"), jax.ShapeDtypeStruct((4, 1, c), "float32")
+    with pytest.raises(ValueError, match=r"^output_shape=\(1, 10, c\): a symbolic number of groups, c; "):
+        export.export(jax.jit(lambda x, w: jdeconv.conv1d_transpose(x, w, (1, 10, c), 2)))(x, w)
+    both = jax.vmap(lambda x, w: jdeconv.conv1d_transpose(x, w, None, 2))
+    x, w = jax.ShapeDtypeStruct((c, 1, 5, 2), "float32"), jax.ShapeDtypeStruct((c, 4, 3, 2), "float32")
+    with pytest.raises(NotImplementedError, match="a vmap over both operands makes groups of its c examples"):
+        export.export(jax.jit(both))(x, w)
 
 
 # The three solutions of the one sum

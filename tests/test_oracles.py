@@ -66,6 +66,17 @@ def test_onnx_runtime(case):
     agree(case, case.run()[:1], [onnx_run(onnx, onnxruntime, case)])
 
 
+@needs_tf
+@needs_torch
+def test_their_tensors_are_arrays_too():
+    case = Case(2, (3, 4), (3, 2), (2, 2), (1, 1), "SAME", (5, 8), 1, 2, 3)
+    x, w, _ = case.arrays()
+    wanted = jdeconv.conv2d_transpose(x, w, (2, 5, 8, 3), 2)
+    shape = tf.TensorShape((2, 5, 8, 3))
+    np.testing.assert_array_equal(jdeconv.conv2d_transpose(tf.constant(x), tf.constant(w), shape, 2), wanted)
+    np.testing.assert_array_equal(jdeconv.conv2d_transpose(torch.tensor(x), torch.tensor(w), shape, 2), wanted)
+
+
 # What is refused
 
 
