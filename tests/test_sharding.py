@@ -158,7 +158,10 @@ def test_gradients_inside_shard_map_and_partly_manual_axes():
             lambda x, w: gradients(f)(x, w)[1], mesh=mesh, in_specs=(P("a"), P()), out_specs=P(), axis_names={"a"}
         )
         with jax.set_mesh(mesh):
-            ws = jax.device_put(w, NamedSharding(mesh, P(None, None, "b")))
+            x, ws = (
+                jax.device_put(x, NamedSharding(mesh, P("a"))),
+                jax.device_put(w, NamedSharding(mesh, P(None, None, "b"))),
+            )
             close(jax.jit(mapped)(x, ws), wanted)
 
 
