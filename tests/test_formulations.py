@@ -61,6 +61,8 @@ NAMED = {
     "kernel beyond the image": Case(1, (2, 2), (16, 16), (8, 8), (1, 1), "SAME", (16, 16), group_inputs=2),
     "empty input, VALID": Case(1, (0, 2), (3, 3), (2, 2), (1, 1), "VALID", (1, 5)),
     "pad beyond every tap": Case(1, (1, 1), (1, 1), (1, 3), (1, 1), ((0, 0), (2, 0)), (1, 1)),
+    "unpadded in height, kernel beyond the width": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((1, 1), (0, 1)), (8, 3)),
+    "the same, cut": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((3, 4), (0, 1)), (4, 3), 1, 1, 3),
     "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
 }
 

@@ -31,17 +31,24 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     pads = [
         (e - 1 - low, e - 1 - high) for e, low, high in zip(geometry.extent, geometry.low, geometry.high, strict=True)
     ]
+    # One row more, cut off again, where XLA takes an unpadded dimension whose lhs dilation is its kernel size for a
+    # grouped one (window stride = kernel - 1): jaxlib 0.10 to 0.12 abort there if a kernel exceeds its input elsewhere.
+    spare = [
+        int((k, s, d) == (2, 2, 1) and max(pad) <= 0)
+        for k, s, d, pad in zip(geometry.kernel, geometry.strides, geometry.dilations, pads, strict=True)
+    ]
     y = engine.conv(
         _one_channel_axis(x),
         flipped.reshape(*geometry.kernel, groups * o, w.shape[-1]),
         window_strides=(1,) * rank,
-        padding=_only_positive(pads),
+        padding=[(low, high + more) for (low, high), more in zip(_only_positive(pads), spare, strict=True)],
         lhs_dilation=geometry.strides,
         rhs_dilation=geometry.dilations,
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="_OI", out="N_C"),
         feature_group_count=groups,
     )
-    return _only_negative(y, pads).reshape(n, *geometry.output, groups, o)
+    cuts = [(low, min(high, 0) - more) for (low, high), more in zip(pads, spare, strict=True)]
+    return _only_negative(y, cuts).reshape(n, *geometry.output, groups, o)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
