@@ -1,5 +1,7 @@
 """Transposed convolution for JAX: TensorFlow's numbers, every derivative, gradients without the slowdown."""
 
+from ._explain import Explanation as Explanation
+from ._explain import explain as explain
 from ._geometry import OutputSizes as OutputSizes
 from ._geometry import output_sizes as output_sizes
 from ._tf import conv1d_transpose as conv1d_transpose

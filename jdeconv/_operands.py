@@ -11,7 +11,6 @@ from . import _plan
 from ._arguments import shown
 from ._errors import either, refusal
 from ._formulations import METHODS
-from ._geometry import Geometry
 
 DTYPES = tuple(
     np.dtype(name)
@@ -126,7 +125,7 @@ def precision_now(precision: Any) -> Any:
         ) from None
 
 
-def method_for(method: Any, geometry: Geometry) -> str:
+def method_for(method: Any) -> str:
     known = (_plan.AUTO, *METHODS)
     if not isinstance(method, str) or method not in known:
         raise refusal(
@@ -137,5 +136,4 @@ def method_for(method: Any, geometry: Geometry) -> str:
             f"expected {either(map(repr, known))}",
             "Use 'auto', which picks the fastest that is known.",
         )
-    _plan.choose("*", geometry, "output", method, METHODS)  # a method that can't do this case says so now
     return method

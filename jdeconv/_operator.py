@@ -18,6 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from . import _plan
 from ._formulations import METHODS, Engine
 from ._geometry import Geometry
+from ._problem import Problem
 
 # The letters of each role's axes, `_` standing for the spatial ones. Every letter but g is in exactly two of the three.
 LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
@@ -41,6 +42,7 @@ def solve(
       Array([1., 1., 2., 1., 1.], dtype=float32)
     """
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
+    _plan.choose("*", problem_of(a, b, geometry, result, dtype), method, METHODS)  # a method that can't, says so now
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -70,13 +72,25 @@ def _equally_varying(*operands: jax.Array) -> list[jax.Array]:
 # Shape: each letter has the size that it has on an operand; spatial sizes are the geometry's.
 
 
+def _sizes(a: Any, b: Any, result: str) -> dict[str, Any]:
+    return {
+        letter: operand.shape[_axis(role, letter)]
+        for role, operand in zip(_operands(result), (a, b), strict=True)
+        for letter in LETTERS[role].replace("_", "")
+    }
+
+
 def _shape(a: Any, b: Any, geometry: Geometry, result: str) -> tuple[Any, ...]:
-    sizes = {}
-    for role, operand in zip(_operands(result), (a, b), strict=True):
-        sizes.update({letter: operand.shape[_axis(role, letter)] for letter in LETTERS[role].replace("_", "")})
+    sizes = _sizes(a, b, result)
     before, after = LETTERS[result].split("_")
     spatial = getattr(geometry, result)
     return (*(sizes[letter] for letter in before), *spatial, *(sizes[letter] for letter in after))
+
+
+def problem_of(a: Any, b: Any, geometry: Geometry, result: str, dtype: Any) -> Problem:
+    """What the planner is told of an equation."""
+    sizes = _sizes(a, b, result)
+    return Problem(geometry, result, sizes["n"], sizes["g"], sizes["i"], sizes["o"], np.dtype(dtype).name)
 
 
 @transposed_convolution_p.def_abstract_eval
@@ -159,14 +173,18 @@ def _compute(
     with jax.numpy_dtype_promotion("standard"):
         common = jax.numpy.promote_types(a.dtype, b.dtype)
         wide = jax.numpy.promote_types(common, dtype)
-    choice = _plan.choose(platform, geometry, result, method, METHODS)
+    choice = _plan.choose(platform, problem_of(a, b, geometry, result, wide), method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, wide)
+    engine = Engine(precision, wide, split_groups=platform == "cpu")
     return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
     devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
+    if (
+        devices > 1
+    ):  # the rules were measured on one device, and XLA's partitioner is wrong about more than it is tested for
+        platform = "other"
 
     def compute(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
         if devices == 1 or parameters["result"] == "output":

@@ -53,7 +53,8 @@ def conv2d_transpose(
       precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter. None
         (the default) is `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
-      method: `'auto'` (default) or the formulation to use: `'lax'`.
+      method: `'auto'` (default: by a table of measured rules, see `explain`) or the formulation to use, for gradients
+        too: `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
 
     Returns:
       An array of `output_shape`, in `preferred_element_type` or else the dtype of `value`. Pixels that no tap reaches
@@ -300,7 +301,7 @@ def _transposed(
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:
         raise _output_shape.worded(error, output_shape, padding, rank, in_sizes, steps, out_sizes) from None
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method, geometry))
+    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
 
     def compute(value: jax.Array, filter: jax.Array) -> jax.Array:
         x = jnp.moveaxis(value, channel_axis, -1).reshape(batch, *in_sizes, groups, in_channels // groups)

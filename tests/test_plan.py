@@ -8,12 +8,17 @@ from jdeconv import _plan
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
 from jdeconv._plan import Rule, choose
+from jdeconv._problem import Problem
 
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
 
 
+def problem(result="output"):
+    return Problem(GEOMETRY, result, 1, 1, 1, 1, "float32")
+
+
 def formulation(reason=None):
-    return types.SimpleNamespace(supports=lambda geometry, result: reason)
+    return types.SimpleNamespace(supports=lambda problem: reason)
 
 
 METHODS_HERE = {"lax": formulation(), "fast": formulation(), "picky": formulation("kernel 3; expected an even kernel")}
@@ -24,7 +29,7 @@ def with_rules(monkeypatch, *rules):
 
 
 def test_the_first_rule_that_applies_wins(monkeypatch):
-    never = Rule("*", "*", lambda geometry: False, "fast", "")
+    never = Rule("*", "*", lambda problem: False, "fast", "")
     other_platform, other_result = (
         Rule("tpu", "*", _plan.always, "fast", ""),
         Rule("*", "kernel", _plan.always, "fast", ""),
@@ -32,23 +37,59 @@ def test_the_first_rule_that_applies_wins(monkeypatch):
     unsupported = Rule("cpu", "output", _plan.always, "picky", "")
     wins = Rule("cpu", "output", _plan.always, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
-    assert choose("cpu", GEOMETRY, "output", "auto", METHODS_HERE) == _plan.Choice("fast", wins)
-    assert choose("gpu", GEOMETRY, "output", "auto", METHODS_HERE).method == "lax"
-    assert choose("gpu", GEOMETRY, "kernel", "auto", METHODS_HERE).method == "fast"
+    assert choose("cpu", problem("output"), "auto", METHODS_HERE) == _plan.Choice("fast", wins)
+    assert choose("gpu", problem("output"), "auto", METHODS_HERE).method == "lax"
+    assert choose("gpu", problem("kernel"), "auto", METHODS_HERE).method == "fast"
 
 
 def test_a_method_asked_for_is_used_or_refused_by_name():
-    assert choose("cpu", GEOMETRY, "output", "fast", METHODS_HERE) == _plan.Choice("fast", None)
+    assert choose("cpu", problem("output"), "fast", METHODS_HERE) == _plan.Choice("fast", None)
     with pytest.raises(NotImplementedError) as caught:
-        choose("cpu", GEOMETRY, "output", "picky", METHODS_HERE)
+        choose("cpu", problem("output"), "picky", METHODS_HERE)
     assert str(caught.value) == "method='picky': kernel 3; expected an even kernel. Use method='auto'."
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu", "other"])
 @pytest.mark.parametrize("result", ["output", "input", "kernel"])
 def test_auto_always_finds_a_formulation(platform, result):
-    assert choose(platform, GEOMETRY, result, "auto", METHODS).method in METHODS
+    assert choose(platform, problem(result), "auto", METHODS).method in METHODS
 
 
 def test_every_rule_has_a_method_and_evidence():
     assert all(rule.method in METHODS and rule.evidence for rule in _plan.RULES)
+
+
+def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
+    return Problem(geometry, result, 4, groups, inputs, outputs, "float32")
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "channels", "methods"),
+    [
+        # output, input and kernel on CPU, as measured
+        ((32, 32), (4, 2), (256, 128), ("phase", "lax", "gemm")),
+        ((32, 32), (2, 2), (256, 128), ("phase", "lax", "gemm")),
+        ((32, 32), (3, 1), (128, 128), ("lax", "lax", "lax")),
+        ((32, 32), (4, 2), (1, 1), ("taps", "taps", "taps")),
+        ((32, 32), (16, 8), (1, 1), ("taps", "lax", "phase")),
+        ((32, 32, 32), (3, 2), (64, 1), ("gemm", "taps", "gemm")),
+        ((16, 16, 16), (2, 2), (128, 64), ("phase", "phase", "gemm")),
+        ((500,), (1024, 256), (513, 1), ("phase", "lax", "gemm")),
+    ],
+)
+def test_the_choice_on_cpu(size, steps, channels, methods):
+    kernel, stride = ((step,) * len(size) for step in steps)
+    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
+    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+    assert tuple(choose("cpu", p, "auto", METHODS).method for p in problems) == methods
+
+
+def test_other_platforms_keep_to_the_definition():
+    for result in ("output", "input", "kernel"):
+        assert {choose(platform, sized(result), "auto", METHODS).method for platform in ("gpu", "tpu", "*")} == {"lax"}
+
+
+def test_flops_blocks_and_filling():
+    p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
+    assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
+    assert (p.blocks, p.filling) == (2 * 2, 16 / 12)

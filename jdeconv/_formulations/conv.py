@@ -11,12 +11,13 @@ import jax
 from jax import lax
 
 from .._geometry import Geometry, Size
+from .._problem import Problem
 
 if TYPE_CHECKING:
     from . import Engine
 
 
-def supports(geometry: Geometry, result: str) -> str | None:
+def supports(problem: Problem) -> str | None:
     """The definition: it does everything."""
     return None
 

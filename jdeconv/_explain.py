@@ -1,0 +1,167 @@
+"""What the planner chooses for a call, and what the call costs, as a value that prints as a table."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import _plan
+from ._errors import refusal
+from ._formulations import METHODS
+from ._geometry import Geometry
+from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
+from ._plan import Choice
+from ._problem import Problem
+from ._tf import conv1d_transpose, conv2d_transpose, conv3d_transpose
+
+FUNCTIONS: dict[int, Callable[..., jax.Array]] = {1: conv1d_transpose, 2: conv2d_transpose, 3: conv3d_transpose}
+PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One of the three: its problem, and the formulation that each platform computes it with."""
+
+    problem: Problem
+    choices: dict[str, Choice]
+    bytes: Any
+    """Of the operands and the result."""
+    temporary: int | None
+    """Bytes beside those that the compiled program needs, on this process's default backend; None: sizes unknown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `explain` returns. `str()` of it is a table."""
+
+    geometry: Geometry
+    groups: int
+    passes: tuple[Pass, ...]
+    backend: str
+    """The platform that `temporary` was compiled for."""
+
+    def __str__(self) -> str:
+        g = self.geometry
+        platforms = list(self.passes[0].choices)
+        head = ["pass", *platforms, "GFLOP", "MB", f"temporary MB ({self.backend})"]
+        rows = [
+            [
+                PASSES[p.problem.result],
+                *(p.choices[platform].method for platform in platforms),
+                _scaled(p.problem.flops, 1e9),
+                _scaled(p.bytes, 1e6),
+                _scaled(p.temporary, 1e6),
+            ]
+            for p in self.passes
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [
+            f"input {g.input}, kernel {g.kernel}, output {g.output}, strides {g.strides}, dilations {g.dilations}, "
+            f"low {g.low}, groups {self.groups}"
+        ]
+        lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows]]
+        rules = {choice.rule for p in self.passes for choice in p.choices.values() if choice.rule}
+        lines += [f"{rule.method}: {rule.evidence}" for rule in _plan.RULES if rule in rules]
+        return "\n".join(lines)
+
+
+def explain(
+    value: Any = None,
+    filter: Any = None,
+    output_shape: Any = None,
+    strides: Any = None,
+    padding: Any = "SAME",
+    data_format: str | None = None,
+    name: str | None = None,
+    input: Any = None,
+    filters: Any = None,
+    dilations: Any = None,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    method: str = "auto",
+) -> Explanation:
+    """How a transposed convolution is computed: which formulation on which platform, and what it costs.
+
+    Nothing is computed, but the three passes are compiled for the default backend, to read their temporary memory.
+
+    Args:
+      value, filter: arrays, or `jax.ShapeDtypeStruct`s; of rank 3, 4 or 5, the spatial rank being 1, 2 or 3.
+      data_format: None (default) is channels last.
+      output_shape, strides, padding, name, input, filters, dilations, precision, preferred_element_type, method: as in
+        `conv2d_transpose`.
+
+    Returns:
+      An `Explanation`: geometry, groups and, for forward, input gradient and kernel gradient, the choice for cpu, gpu
+      and tpu with the rule behind it, the definition's FLOPs, the bytes of operands and result, and the bytes that the
+      program needs beside them. It prints as a table.
+
+    Raises:
+      ValueError, TypeError, NotImplementedError: as `conv2d_transpose`.
+
+    Example:
+      >>> x, w = jax.ShapeDtypeStruct((1, 8, 8, 4), "float32"), jax.ShapeDtypeStruct((2, 2, 6, 4), "float32")
+      >>> explanation = explain(x, w, strides=2)
+      >>> explanation.passes[0].problem.flops  # 8 * 8 positions, 2 * 2 taps, 4 * 6 pairs of channels
+      12288
+      >>> explanation.passes[2].choices["cpu"].method
+      'gemm'
+    """
+    x, w = (value if input is None else input), (filter if filters is None else filters)
+    rank = (x.ndim if hasattr(x, "ndim") else np.ndim(x)) - 2
+    if rank not in FUNCTIONS:
+        raise refusal(
+            ValueError,
+            "value",
+            f"an array of rank {rank + 2}",
+            "no transposed convolution has that",
+            "expected rank 3, 4 or 5",
+            "Add the batch and channels dimensions.",
+        )
+    first, second = ("value", "filter") if rank == 2 else ("input", "filters")
+    arguments = dict(
+        output_shape=output_shape, strides=strides, padding=padding, data_format=data_format, dilations=dilations,
+        name=name, precision=precision, preferred_element_type=preferred_element_type, method=method,
+    )  # fmt: skip
+    jaxpr = jax.make_jaxpr(lambda x, w: FUNCTIONS[rank](**{first: x, second: w}, **arguments))(x, w)
+    equation = next(_equations(jaxpr.jaxpr))
+    parameters = equation.params
+    a, b = (operand.aval for operand in equation.invars)
+    sizes = problem_of(a, b, parameters["geometry"], parameters["result"], parameters["dtype"])
+    avals = dict(zip(LETTERS, [a, b, equation.outvars[0].aval], strict=True))
+    passes = tuple(_pass(dataclasses.replace(sizes, result=result), avals, parameters) for result in PASSES)
+    return Explanation(sizes.geometry, sizes.groups, passes, jax.default_backend())
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    """The operator's equations, also those inside others (a mesh with explicit axes puts one around them)."""
+    for equation in jaxpr.eqns:
+        if equation.primitive is transposed_convolution_p:
+            yield equation
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from _equations(getattr(inner, "jaxpr", inner))
+
+
+def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -> Pass:
+    method, precision = parameters["method"], parameters["precision"]
+    choices = {platform: _plan.choose(platform, problem, method, METHODS) for platform in ("cpu", "gpu", "tpu")}
+    operands = {
+        role: jax.ShapeDtypeStruct(aval.shape, aval.dtype) for role, aval in avals.items() if role != problem.result
+    }
+
+    def compute(operands: dict[str, jax.Array]) -> jax.Array:
+        dtype = avals[problem.result].dtype
+        return solve(problem.result, problem.geometry, dtype=dtype, precision=precision, method=method, **operands)
+
+    known = all(isinstance(size, int) for aval in avals.values() for size in aval.shape)
+    memory = jax.jit(compute).lower(operands).compile().memory_analysis() if known else None
+    total = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals.values())
+    return Pass(problem, choices, total, memory.temp_size_in_bytes if memory else None)
+
+
+def _scaled(amount: Any, unit: float) -> str:
+    return f"{amount / unit:.3g}" if isinstance(amount, int) else "?"

@@ -1,0 +1,131 @@
+"""Stride s as s output phases: a transposed convolution of stride s is one of stride 1 with s times the outputs.
+
+Tap t = a*s + r joins input position p to output position p*s + t - low = (p + a)*s + r - low: phase r of block p + a.
+So with the kernel's taps in blocks of s, and the output's positions in blocks of s from -(low % s) on, each block of
+taps is one tap of stride 1 whose output channels are the phases. Dilations above 1 put zeros between the taps first,
+but where the stride is 1 nothing changes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax import lax
+
+from .._geometry import Geometry
+
+
+def unit(geometry: Geometry) -> Geometry:
+    """The geometry of the blocks, of stride 1.
+
+    >>> from jdeconv._geometry import build
+    >>> unit(build((5,), (4,), (2,), (1,), "SAME"))
+    Geometry(input=(5,), kernel=(2,), output=(6,), strides=(1,), dilations=(1,), low=(0,))
+    """
+    sizes = zip(geometry.input, geometry.output, geometry.strides, geometry.low, strict=True)
+    return Geometry(
+        input=geometry.input,
+        kernel=tuple(
+            k if s == 1 else -(-e // s)
+            for k, e, s in zip(geometry.kernel, geometry.extent, geometry.strides, strict=True)
+        ),
+        # ceil((low + output) / s) - low // s, where output - input*s is a plain int even for symbolic sizes
+        output=tuple(i - (-(low + o - i * s) // s) - low // s for i, o, s, low in sizes),
+        strides=(1,) * geometry.rank,
+        dilations=tuple(d if s == 1 else 1 for d, s in zip(geometry.dilations, geometry.strides, strict=True)),
+        low=tuple(low // s for low, s in zip(geometry.low, geometry.strides, strict=True)),
+    )
+
+
+def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(*k, o, g, i)` as `(*blocks, s1*…*sn*o, g, i)`."""
+    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).kernel
+    pads = [
+        (0, 0, 0) if s == 1 else (0, b * s - e, d - 1)
+        for b, s, e, d in zip(blocks, strides, geometry.extent, geometry.dilations, strict=True)
+    ]
+    w = lax.pad(w, w.dtype.type(0), [*pads, *[(0, 0, 0)] * 3])
+    w = w.reshape(*interleaved(blocks, strides), *w.shape[rank:])
+    w = w.transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
+    return w.reshape(*blocks, math.prod(strides) * w.shape[-3], *w.shape[-2:])
+
+
+def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The inverse of `kernel_to_blocks`; what stands where no tap is, is dropped."""
+    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).kernel
+    w = w.reshape(*blocks, *strides, w.shape[-3] // math.prod(strides), *w.shape[-2:])
+    w = w.transpose(*_interleave(rank), *range(2 * rank, 2 * rank + 3))
+    w = w.reshape(*(b * s for b, s in zip(blocks, strides, strict=True)), *w.shape[-3:])
+    steps = [1 if s == 1 else d for s, d in zip(strides, geometry.dilations, strict=True)]
+    ends = [k if s == 1 else e for k, s, e in zip(geometry.kernel, strides, geometry.extent, strict=True)]
+    return lax.slice(w, (0,) * w.ndim, (*ends, *w.shape[-3:]), (*steps, 1, 1, 1))
+
+
+def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(n, *out, g, o)` as `(n, *blocks, g, s1*…*sn*o)`."""
+    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).output
+    n, groups, o = y.shape[0], *y.shape[-2:]
+    y = split_output(y, geometry)
+    channels = 2 * rank + 1
+    y = y.transpose(0, *(1 + axis for axis in _blocks_first(rank)[:rank]), channels,
+                    *(1 + axis for axis in _blocks_first(rank)[rank:]), channels + 1)  # fmt: skip
+    return y.reshape(n, *blocks, groups, math.prod(strides) * o)
+
+
+def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The inverse of `output_to_blocks`; positions beyond the output's ends are dropped."""
+    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).output
+    n, groups = y.shape[0], y.shape[-2]
+    y = y.reshape(n, *blocks, groups, *strides, y.shape[-1] // math.prod(strides))
+    pairs = [axis for dim in range(rank) for axis in (1 + dim, rank + 2 + dim)]
+    return join_output(y.transpose(0, *pairs, rank + 1, 2 * rank + 2), geometry)
+
+
+def split_output(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(n, *out, g, o)` as `(n, block1, s1, …, blockn, sn, g, o)`, padded with zeros to whole blocks."""
+    blocks = unit(geometry).output
+    first = [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)]
+    last = [b * s - o - f for b, s, o, f in zip(blocks, geometry.strides, geometry.output, first, strict=True)]
+    y = pad(y, list(zip(first, last, strict=True)))
+    return y.reshape(y.shape[0], *interleaved(blocks, geometry.strides), *y.shape[-2:])
+
+
+def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The inverse of `split_output`."""
+    blocks = unit(geometry).output
+    y = y.reshape(y.shape[0], *(b * s for b, s in zip(blocks, geometry.strides, strict=True)), *y.shape[-2:])
+    for axis, (low, s, o) in enumerate(zip(geometry.low, geometry.strides, geometry.output, strict=True), start=1):
+        y = lax.slice_in_dim(y, low % s, low % s + o, axis=axis)
+    return y
+
+
+def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
+    """Zeros around the dimensions after the first; cut where negative."""
+    pads = [(0, 0), *pads, *[(0, 0)] * (x.ndim - 1 - len(pads))]
+    return lax.pad(x, x.dtype.type(0), [(low, high, 0) for low, high in pads])
+
+
+def window(
+    x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
+) -> jax.Array:
+    """Of the dimensions after the first, those `sizes` from `starts` on."""
+    for axis, (start, size, stride) in enumerate(
+        zip(starts, sizes, strides or (1,) * len(sizes), strict=True), start=1
+    ):
+        x = lax.slice_in_dim(x, start, start + (size - 1) * stride + 1, stride, axis)
+    return x
+
+
+def interleaved(blocks: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """(b1, s1, b2, s2, …)"""
+    return [size for pair in zip(blocks, strides, strict=True) for size in pair]
+
+
+def _blocks_first(rank: int) -> list[int]:
+    """The axes (b1, s1, b2, s2, …) in the order (b1, b2, …, s1, s2, …)."""
+    return [*range(0, 2 * rank, 2), *range(1, 2 * rank, 2)]
+
+
+def _interleave(rank: int) -> list[int]:
+    """The axes (b1, b2, …, s1, s2, …) in the order (b1, s1, b2, s2, …)."""
+    return [axis for dim in range(rank) for axis in (dim, rank + dim)]

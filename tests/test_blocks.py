@@ -1,0 +1,49 @@
+"""Blocks of taps and of outputs: there and back is the identity, and stride 1 over blocks is the definition."""
+
+import math
+
+import jax
+import numpy as np
+import oracle
+from cases import Case, cases
+from hypothesis import given
+
+from jdeconv._formulations.blocks import (
+    kernel_from_blocks,
+    kernel_to_blocks,
+    output_from_blocks,
+    output_to_blocks,
+    unit,
+)
+from jdeconv._geometry import build
+
+
+def geometry_of(case):
+    return build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding, case.out_sizes)
+
+
+@given(case=cases(dtypes=("float32",)))
+def test_there_and_back(case):
+    geometry = geometry_of(case)
+    _, w, y = case.arrays()
+    w = w.reshape(*w.shape[:-1], case.groups, -1)
+    y = y.reshape(*y.shape[:-1], case.groups, -1)
+    np.testing.assert_array_equal(kernel_from_blocks(kernel_to_blocks(jax.numpy.asarray(w), geometry), geometry), w)
+    np.testing.assert_array_equal(output_from_blocks(output_to_blocks(jax.numpy.asarray(y), geometry), geometry), y)
+
+
+@given(case=cases(dtypes=("int32",), most_groups=1))
+def test_stride_one_over_blocks_is_the_definition(case):
+    geometry = geometry_of(case)
+    blocks = unit(geometry)
+    assert blocks.strides == (1,) * case.rank
+    x, w, _ = case.arrays()
+    w_blocks = kernel_to_blocks(jax.numpy.asarray(w)[..., None, :], geometry)[..., 0, :]
+    # Explicit padding says any low; what it says of high follows from the sizes.
+    padding = tuple(zip(blocks.low, blocks.high, strict=True))
+    channels = 1, case.group_inputs, math.prod(case.strides) * case.group_outputs
+    steps = blocks.strides, blocks.dilations
+    in_blocks = Case(case.batch, case.in_sizes, blocks.kernel, *steps, padding, blocks.output, *channels)
+    y = oracle.transpose_conv(in_blocks, x, np.asarray(w_blocks))
+    y = output_from_blocks(jax.numpy.asarray(y)[..., None, :], geometry)[..., 0, :]
+    np.testing.assert_array_equal(y, oracle.transpose_conv(case, x, w))
