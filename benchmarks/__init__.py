@@ -1,1 +1,1 @@
-"""`python -m benchmarks`: jdeconv against its peers, in one run, on the same work."""
+"""jdeconv against its peers, in one run, on the same work: `python -m benchmarks`."""

@@ -1,103 +1,114 @@
-"""A training step (value and both gradients) of jdeconv and of `jax.lax.conv_transpose`, as a Markdown table.
+"""`python -m benchmarks`: jdeconv against its peers, in one run, on the same work.
 
-Interleaved rounds on the same arrays, after the results were checked equal; medians in milliseconds. lax is slow: a few
-seconds a case.
+Every result is compared with lax's before anything is timed; a wrong one is reported, not timed, and the exit status
+is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks all is measured, slow lax included:
+half an hour. All peers use the processors that this process may run on: choose them with taskset.
 """
 
 import argparse
-import functools
-import statistics
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import fnmatch
+import pathlib
+import sys
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-import jdeconv
+from . import machine, plot, report
+from .cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
+from .entry import Work
+from .measure import Record, measure
+from .peers import PEERS, SUBJECT, Peer
+from .stacks import STACKS
+
+# Cases that lax needs little time for too.
+QUICK = ("rgbout", "k9s3", "wavenc", "grp8", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 
 
-class Work(NamedTuple):
-    """SAME padding, output = input * stride, square images and kernels."""
-
-    batch: int
-    size: int
-    c_in: int
-    c_out: int
-    kernel: int
-    stride: int
-
-
-CASES = {
-    "DCGAN, first layer": Work(16, 8, 512, 256, 4, 2),
-    "DCGAN, second": Work(16, 16, 256, 128, 4, 2),
-    "DCGAN, third": Work(16, 32, 128, 64, 4, 2),
-    "U-Net, 2x2": Work(4, 32, 512, 256, 2, 2),
-    "U-Net, 2x2, large": Work(1, 128, 128, 64, 2, 2),
-    "kernel 3, stride 2": Work(8, 32, 128, 64, 3, 2),
-    "kernel 5, stride 2": Work(8, 16, 256, 128, 5, 2),
-    "FCN, 16x16, stride 8": Work(1, 32, 21, 21, 16, 8),
-    "to RGB": Work(8, 64, 64, 3, 4, 2),
-    "kernel 3, stride 1": Work(8, 32, 128, 128, 3, 1),
-    "kernel 9, stride 3, to grey": Work(2, 64, 56, 1, 9, 3),
-}
-Step = Callable[..., tuple[jax.Array, ...]]
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few cases and rounds, float32: under two minutes")
+    parser.add_argument("--cases", metavar="GLOB", help="only what has such a name, as in 'dcgan*' or 'growth-*'")
+    parser.add_argument("--sweep", action="store_true", help="only the random geometries")
+    parser.add_argument("--stacks", action="store_true", help="only whole stacks (with --sweep: both)")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: both")
+    parser.add_argument("--pass", dest="pass_", choices=PASSES, help="default: both")
+    parser.add_argument("--rounds", type=int, help="of each peer that is not slow (default: 15, --quick: 3)")
+    parser.add_argument("--peers", default="*", metavar="GLOBS", help="as in 'jdeconv*,lax,torch:*' (default: all)")
+    parser.add_argument("--costs", action="store_true", help="a table of temporary memory and time to compile")
+    parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"), help="%(default)s")
+    return parser
 
 
-def steps(work: Work) -> dict[str, Step]:
-    def step(
-        forward: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, y: jax.Array
-    ) -> tuple[jax.Array, ...]:
-        out, pull = jax.vjp(forward, x, w)
-        return (out, *pull(y))
-
-    out = (work.batch, work.size * work.stride, work.size * work.stride, work.c_out)
-    return {
-        "jdeconv": jax.jit(functools.partial(step, lambda x, w: jdeconv.conv2d_transpose(x, w, out, work.stride))),
-        "lax": jax.jit(
-            functools.partial(
-                step,
-                lambda x, w: jax.lax.conv_transpose(x, w, (work.stride,) * 2, "SAME", transpose_kernel=True),
-            )
-        ),
-    }
+def selected(cases: str | None, only_sweep: bool, only_stacks: bool, quick: bool) -> list[Work]:
+    works: list[Work] = [*CASES, *sweep(), *STACKS, *ENSEMBLES, *GROWTH]
+    kinds = [kind for kind, only in (("sweep", only_sweep), ("stacks", only_stacks)) if only]
+    globs = QUICK if quick else ("*",)
+    return [
+        work
+        for work in works
+        if (not kinds or work.kind in kinds)
+        and any(fnmatch.fnmatch(work.name, glob) for glob in globs)
+        and fnmatch.fnmatch(work.name, cases or "*")
+    ]
 
 
-def measure(work: Work, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each."""
-    rng = np.random.default_rng(0)
-    sizes = (work.batch, work.size, work.size, work.c_in), (work.kernel, work.kernel, work.c_out, work.c_in)
-    x, w = (jnp.asarray(rng.standard_normal(shape, dtype="float32")) for shape in sizes)
-    functions = steps(work)
-    y = jnp.ones((work.batch, work.size * work.stride, work.size * work.stride, work.c_out))
-    results = {name: jax.block_until_ready(function(x, w, y)) for name, function in functions.items()}
-    for got, want in zip(results["jdeconv"], results["lax"], strict=True):
-        error, scale = float(jnp.abs(got - want).max()), float(jnp.abs(want).max())
-        assert error <= 1e-5 * scale, f"{work}: results differ by {error} of {scale}"
-    taken: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(x, w, y))
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(times) for name, times in taken.items()}
+def present(globs: str, device: str) -> dict[str, Peer]:
+    """The peers that fit and can be measured here; the others are printed."""
+    peers = {}
+    for name, peer in PEERS.items():
+        if name != SUBJECT and not any(fnmatch.fnmatch(name, glob.strip()) for glob in globs.split(",")):
+            continue
+        if absence := peer.absence(device):
+            print(f"skipped: {name} ({absence})")
+        else:
+            peers[name] = peer
+    return peers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds a case (default: %(default)s)")
-    rounds = parser.parse_args().rounds
-    rows = ["| N, H = W, channels, kernel, stride | | jdeconv | lax | times |", "|---|---|---|---|---|"]
-    ratios = []
-    for name, work in tqdm(CASES.items(), unit="case"):
-        found = measure(work, rounds)
-        ratios.append(found["lax"] / found["jdeconv"])
-        shape = f"{work.batch}, {work.size}, {work.c_in}→{work.c_out}, {work.kernel}, {work.stride}"
-        rows.append(f"| {shape} | {name} | {found['jdeconv']:.1f} ms | {found['lax']:.0f} ms | {ratios[-1]:.1f} |")
-    print(*rows, f"\nJAX {jax.__version__}, median {statistics.median(ratios):.0f} times.", sep="\n")
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    machine.use(options.device)
+    peers = present(options.peers, machine.device())
+    dtypes = [options.dtype] if options.dtype else DTYPES[: 1 if options.quick else None]
+    passes = [options.pass_] if options.pass_ else PASSES
+    rounds = options.rounds or (3 if options.quick else 15)
+    cells = [
+        (work, dtype, pass_)
+        for work in selected(options.cases, options.sweep, options.stacks, options.quick)
+        for dtype in dtypes
+        for pass_ in passes
+        if work.kind != "stacks" or pass_ == "train"
+    ]
+    if not cells:
+        print("nothing has such a name")
+        return 2
+    facts = {**machine.facts(), "rounds": rounds, "peak": {dtype: machine.peak(dtype) for dtype in dtypes}}
+    print(f"{facts['device']}, {facts['processor']}: {facts['threads']} threads for each peer")
+    records: list[Record] = []
+    with tqdm(cells, unit="cell") as progress:
+        for work, dtype, pass_ in progress:
+            progress.set_description(f"{work.name}, {dtype}, {pass_}")
+            # How time grows is jdeconv's own affair, and lax would take minutes.
+            asked = {name: peer.asked[type(work)] for name, peer in peers.items() if type(work) in peer.asked}
+            builders = {SUBJECT: asked[SUBJECT]} if work.kind == "growth" else asked
+            records += measure(work, dtype, pass_, builders, rounds, budget=0.5 if options.quick else 3)
+    written = report.markdown(facts, records, options.costs)
+    print(written)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.md").write_text(written)
+    (options.out / "results.json").write_text(report.as_json(facts, records))
+    try:
+        plot.draw(facts, records, options.out / "results.png")
+    except ModuleNotFoundError as error:
+        print(f"no plot: {error.name} is not installed")
+    print(f"written to {options.out}")
+    for line in (wrong := report.wrongs(records)):
+        print(f"WRONG: {line}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Where it runs: the device, the threads that every peer is given, and the fastest matrix product."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PACKAGES = (
+    "jdeconv",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flax",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "torch",
+    "onnxruntime",
+)
+
+
+def threads() -> int:
+    """As many as the processors that this process may run on.
+
+    XLA on CPU takes that number at its start and has no other setting, so the others are set to the same: to measure
+    with fewer threads, start the benchmark with fewer processors (`taskset -c 0 python -m benchmarks`).
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use(name: str) -> None:
+    """Makes `'cpu'`, `'gpu'` or `'tpu'` the device of all JAX peers."""
+    jax.config.update("jax_default_device", jax.devices(name)[0])
+
+
+def device() -> str:
+    """`'cpu'`, `'gpu'` or `'tpu'`."""
+    return _device().platform
+
+
+def _device() -> jax.Device:
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+    return chosen or jax.devices()[0]
+
+
+def facts() -> dict[str, Any]:
+    """What figures are worth nothing without."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": f"{_device().platform}: {_device().device_kind}",
+        "processor": _processor(),
+        "threads": threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def peak(dtype: str, size: int = 2048, rounds: int = 5) -> float:
+    """GFLOP/s of JAX's matrix product, the best of some rounds: what a convolution at its best could come near to.
+
+    Sums are of float32, with which XLA reaches the matrix units of a processor that has them for bfloat16.
+    """
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
+    product(a).block_until_ready()
+    taken = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        taken.append(time.perf_counter() - start)
+    return 2 * size**3 / min(taken) / 1e9

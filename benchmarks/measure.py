@@ -1,0 +1,142 @@
+"""One cell: all peers on the same work, compared with lax first and then timed in turns."""
+
+import dataclasses
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from . import machine, peer_jax
+from .cases import Array
+from .entry import Builder, Costs, Entry, Work
+from .stacks import Stack
+
+# Of the largest magnitude. GPUs and TPUs multiply float32 in fewer bits unless told otherwise, in every framework.
+BOUNDS = {("cpu", "float32"): 1e-5}
+COARSE = 2e-2
+# Of the 2-norm, for stacks: where rounding flips a sign, a rectifier's derivative jumps, so single gradients differ.
+STACK_BOUNDS = {("cpu", "float32"): 2e-3}
+COARSE_STACK = 5e-2
+
+
+class WrongResult(Exception):
+    """A peer's results differ from lax's by more than rounding."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a peer did with one piece of work; `ms` is None where it was not timed, and `reason` says why."""
+
+    kind: str
+    name: str
+    label: str
+    dtype: str
+    pass_: str
+    peer: str
+    groups: int
+    flops: int
+    bytes: int  # that the maps must at least move
+    outputs: int  # elements of the result
+    ms: float | None = None
+    rounds: int = 0
+    reason: str | None = None
+    wrong: bool = False
+    costs: Costs | None = None
+
+
+def measure(
+    work: Work,
+    dtype: str,
+    pass_: str,
+    builders: Mapping[str, Builder],
+    rounds: int,
+    budget: float,
+) -> list[Record]:
+    """A record for each peer; `budget` is the seconds that one may take, after which it gets fewer rounds."""
+    arrays = work.arrays(dtype)
+    want = peer_jax.reference(work, arrays, dtype, pass_)
+    maps, itemsize = {"forward": 1, "train": 3}[pass_], {"float32": 4, "bfloat16": 2}[dtype]
+    facts: dict[str, Any] = dict(
+        kind=work.kind,
+        name=work.name,
+        label=work.label,
+        dtype=dtype,
+        pass_=pass_,
+        groups=work.groups,
+        flops=maps * work.flops,
+        bytes=maps * itemsize * work.elements,
+        outputs=work.outputs,
+    )
+    entries: dict[str, Entry] = {}
+    refused: dict[str, dict[str, Any]] = {}
+    for name, builder in builders.items():
+        try:
+            entry = builder(work, arrays, dtype, pass_)
+            check(entry.results(entry.run()), want, isinstance(work, Stack), dtype)
+            entries[name] = entry
+        except NotImplementedError as error:
+            refused[name] = dict(reason=str(error))
+        except WrongResult as error:
+            refused[name] = dict(reason=str(error), wrong=True)
+    samples = interleave({name: entry.run for name, entry in entries.items()}, rounds, budget)
+    records = []
+    for name in builders:
+        if name in refused:
+            records.append(Record(peer=name, **facts, **refused[name]))
+            continue
+        taken = samples[name]
+        median = 1e3 * statistics.median(taken)
+        records.append(Record(peer=name, ms=median, rounds=len(taken), costs=entries[name].costs, **facts))
+    del entries, arrays
+    jax.clear_caches()
+    gc.collect()
+    return records
+
+
+def check(got: Sequence[Array], want: Sequence[Array], stack: bool, dtype: str) -> None:
+    """Raises WrongResult where an array is further from lax's than rounding can bring it."""
+    if stack:
+        bound, size = STACK_BOUNDS.get((machine.device(), dtype), COARSE_STACK), "2-norm"
+    else:
+        bound, size = BOUNDS.get((machine.device(), dtype), COARSE), "largest magnitude"
+    if len(got) != len(want):
+        raise WrongResult(f"{len(got)} results, not {len(want)}")
+    for index, (ours, theirs) in enumerate(zip(got, want, strict=True)):
+        if ours.shape != theirs.shape:
+            raise WrongResult(f"result {index} has shape {ours.shape}, not {theirs.shape}")
+        norm: Callable[[Array], Any] = np.linalg.norm if stack else lambda array: np.abs(array).max(initial=0)
+        error, scale = float(norm((ours - theirs).ravel())), float(norm(theirs.ravel()))
+        if not error <= bound * scale:  # so that NaN is wrong too
+            raise WrongResult(f"result {index} differs by {error:.2g} of {scale:.2g} ({size}); allowed: {bound:g}")
+
+
+def interleave(runs: Mapping[str, Callable[[], Any]], rounds: int, budget: float) -> dict[str, list[float]]:
+    """Seconds of each run of each peer, taken in turns; slow ones sit out turns, evenly spread, but for two.
+
+    Each turn has an order of its own, so that nobody always follows the same peer, whose data fill the caches.
+    """
+    rng = random.Random(0)
+    samples = {name: [_timed(run)] for name, run in runs.items()}
+    wanted = {name: max(min(rounds, int(budget / taken[0])), min(rounds, 2)) for name, taken in samples.items()}
+    for turn in range(1, rounds):
+        for name in rng.sample(list(runs), len(runs)):
+            if turn * wanted[name] // rounds != (turn - 1) * wanted[name] // rounds:
+                samples[name].append(_timed(runs[name]))
+    return samples
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    # PyTorch's threads wait for more work in a busy loop for 5 ms or so, and the next peer would pay for it.
+    for _ in range(20):
+        busy = time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - busy < 0.0005:
+            break
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
