@@ -170,27 +170,27 @@ def sweep(count: int = 64, seed: int = 0) -> tuple[Case, ...]:
     rng = random.Random(seed)
     cases: list[Case] = []
     while len(cases) < count:
-        case = _drawn(rng, f"sweep-{len(cases):02}")
+        case = _drawn(rng, f"sweep-{len(cases):02}", rank=(1, 2, 2, 3)[len(cases) % 4])
         # XLA's naive loops walk the dilated input, zeros included, more slowly in 3-D and for many groups.
-        limit = 2e8 if case.rank == 3 or case.groups > 1 else 2e9
+        limit = 2e9 if case.rank < 3 and case.groups == 1 else 4e8 if case.groups == 1 else 2e8
         if case.flops >= 5e6 and case.flops * math.prod(case.stride) <= limit:
             cases.append(case)
     return tuple(cases)
 
 
-def _drawn(rng: random.Random, name: str) -> Case:
+def _drawn(rng: random.Random, name: str, rank: int) -> Case:
     def spread(low: int, high: int) -> int:
         """Every octave as likely as the next."""
-        return round(2 ** rng.uniform(math.log2(low), math.log2(high)))
+        return int(2 ** rng.uniform(math.log2(low), math.log2(high + 1)))
 
-    rank = rng.choice((1, 2, 2, 3))
     alike = rng.random() < 0.7
+    steps = (1, 2, 2, 2, 3, 4, 5, 6, 7, 8)  # 2 is what most networks use
     low, high = {1: (16, 4096), 2: (4, 96), 3: (4, 24)}[rank]
 
     def sizes(low: int, high: int) -> tuple[int, ...]:
         return (spread(low, high),) * rank if alike else tuple(spread(low, high) for _ in range(rank))
 
-    groups = rng.choice((2, 4, 8, 16, 32)) if rng.random() < 0.2 else 1
+    groups = rng.choice((2, 4, 8, 16, 32)) if rng.random() < 0.3 else 1
     c_in, c_out = (groups * spread(1, 256 // groups) for _ in range(2))
     if groups > 1 and rng.random() < 0.5:  # depthwise
         c_in = c_out = groups
@@ -201,7 +201,7 @@ def _drawn(rng: random.Random, name: str) -> Case:
         c_in,
         c_out,
         sizes(1, 16),
-        sizes(1, 8),
+        (rng.choice(steps),) * rank if alike else tuple(rng.choice(steps) for _ in range(rank)),
         groups,
         kind="sweep",
     )
