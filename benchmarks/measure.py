@@ -46,7 +46,7 @@ class Record:
     ms: float | None = None
     rounds: int = 0
     reason: str | None = None
-    wrong: bool = False
+    wrong: bool = False  # it failed, or its results were wrong
     costs: Costs | None = None
 
 
@@ -82,8 +82,9 @@ def measure(
             entries[name] = entry
         except NotImplementedError as error:
             refused[name] = dict(reason=str(error))
-        except WrongResult as error:
-            refused[name] = dict(reason=str(error), wrong=True)
+        except Exception as error:  # one peer's failure, reported and not timed, costs nobody else's figures
+            first = (str(error).splitlines() or [""])[0]
+            refused[name] = dict(reason=f"{type(error).__name__}: {first}", wrong=True)
     samples = interleave({name: entry.run for name, entry in entries.items()}, rounds, budget)
     records = []
     for name in builders:

@@ -39,6 +39,8 @@ def draw(machine: dict[str, Any], records: Sequence[Record], path: pathlib.Path)
         right.annotate(f"matrix product, {dtype}", (0.01, peak), xycoords=("axes fraction", "data"), fontsize=7)
         for pass_, marker in (("forward", "o"), ("train", "x")):
             chosen = [r for r in ours.values() if (r.dtype, r.pass_) == (dtype, pass_)]
+            if not chosen:
+                continue
             speeds = [r.flops / (r.ms or 1) / 1e6 for r in chosen]
             intensities = [r.flops / r.bytes for r in chosen]
             right.scatter(intensities, speeds, s=16, marker=marker, color=f"C{color}", label=f"{pass_}, {dtype}")
@@ -47,6 +49,7 @@ def draw(machine: dict[str, Any], records: Sequence[Record], path: pathlib.Path)
     right.set_xlabel("FLOP per byte that must be moved")
     right.set_ylabel("GFLOP/s of jdeconv")
     right.grid(linewidth=0.3)
-    right.legend(fontsize=7)
+    if right.collections:
+        right.legend(fontsize=7)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -55,12 +55,14 @@ def test_a_wrong_peer_is_caught_and_not_timed():
     half = peer_jax.Operation(lambda case, x, w: peer_jax.of_jdeconv("auto").apply(case, x, w / 2))
     off = peer_jax.Operation(lambda case, x, w: peer_jax.of_jdeconv("auto").apply(case, x, w * (1 + 1e-4)))
     bad = {name: functools.partial(peer_jax.case_entry, op) for name, op in (("half", half), ("off", off))}
+    bad["broken"] = lambda *asked: 1 // 0
     records = {record.peer: record for record in measured(ODD, **bad)}
-    assert {peer for peer, record in records.items() if record.wrong} == {"half", "off"}
-    assert {peer for peer, record in records.items() if record.ms is None} == {"half", "off"}
+    assert {peer for peer, record in records.items() if record.wrong} == bad.keys()
+    assert {peer for peer, record in records.items() if record.ms is None} == bad.keys()
     assert [line.split(": ")[0] for line in report.wrongs(records.values())] == [
         "odd, float32, train, half",
         "odd, float32, train, off",
+        "odd, float32, train, broken",
     ]
     assert "## Wrong, so not timed" in report.markdown(FACTS, list(records.values()))
 
@@ -162,10 +164,10 @@ def test_the_command(tmp_path, capsys):
         assert command.main(["--cases", "no such case"]) == 2
     finally:
         jax.config.update("jax_default_device", device)
-    written = (tmp_path / "new/results.md").read_text()
+    written = (tmp_path / "new/results.md").read_text(encoding="utf-8")
     assert written in capsys.readouterr().out
     assert "## Costs" in written
-    found = json.loads((tmp_path / "new/results.json").read_text())
+    found = json.loads((tmp_path / "new/results.json").read_text(encoding="utf-8"))
     assert [(row["name"], row["peer"], row["rounds"]) for row in found["records"]] == [
         ("k9s3", "jdeconv", 3),
         ("k9s3", "lax", 3),
