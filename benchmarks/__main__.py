@@ -94,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # How time grows is jdeconv's own affair, and lax would take minutes.
             asked = {name: peer.asked[type(work)] for name, peer in peers.items() if type(work) in peer.asked}
             builders = {SUBJECT: asked[SUBJECT]} if work.kind == "growth" else asked
-            records += measure(work, dtype, pass_, builders, rounds, budget=0.5 if options.quick else 1)
+            found = measure(work, dtype, pass_, builders, rounds, budget=0.5 if options.quick else 1)
+            for line in report.wrongs(found):
+                progress.write(f"WRONG: {line}", file=sys.stderr)
+            records += found
     written = report.markdown(facts, records, options.costs)
     print(written)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -105,9 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"no plot: {error.name} is not installed")
     print(f"written to {options.out}")
-    for line in (wrong := report.wrongs(records)):
-        print(f"WRONG: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    return 1 if report.wrongs(records) else 0
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ class Case:
         return math.prod(self.shapes[2])
 
     @property
+    def terms(self) -> int:
+        """Of the longest sum but for wide layers', a kernel gradient's: one for each input position."""
+        return self.batch * math.prod(self.size)
+
+    @property
     def label(self) -> str:
         """`16, 8², 512→256, k 4, s 2`."""
         size, kernel, stride = (_powers(sizes) for sizes in (self.size, self.kernel, self.stride))
@@ -150,6 +155,10 @@ class Ensemble:
     @property
     def outputs(self) -> int:
         return self.members * self.case.outputs
+
+    @property
+    def terms(self) -> int:
+        return self.case.terms
 
     @property
     def label(self) -> str:

@@ -67,13 +67,13 @@ def test_a_wrong_peer_is_caught_and_not_timed():
     assert "## Wrong, so not timed" in report.markdown(FACTS, list(records.values()))
 
 
-@pytest.mark.parametrize("stack", [False, True])
-def test_a_wrong_array_is_told(stack):
+@pytest.mark.parametrize("by_norm", [False, True])
+def test_a_wrong_array_is_told(by_norm):
     right = [np.ones((2, 3), "float32")]
-    measure.check(right, right, stack, "float32")
+    measure.check(right, right, 1e-5, by_norm)
     for wrong in ([right[0] * 1.01], [np.full((2, 3), np.nan)], [right[0].T], [*right, *right]):
         with pytest.raises(measure.WrongResult):
-            measure.check(wrong, right, stack, "float32")
+            measure.check(wrong, right, 1e-5, by_norm)
 
 
 def record(peer, ms, **more):
