@@ -69,7 +69,7 @@ class Case:
 
     @property
     def terms(self) -> int:
-        """Of the longest sum but for wide layers', a kernel gradient's: one for each input position."""
+        """Products in each sum of the kernel gradient: one for each input position."""
         return self.batch * math.prod(self.size)
 
     @property
