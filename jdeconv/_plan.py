@@ -42,8 +42,8 @@ def always(problem: Problem) -> bool:
 
 
 def one_channel_in(problem: Problem) -> bool:
-    """Each output channel comes from one input channel, as in depthwise."""
-    return problem.inputs == 1
+    """Each output channel comes from one input channel, as in depthwise; one channel in all is a convolution's case."""
+    return problem.inputs == 1 and (problem.groups > 1 or strided(problem))
 
 
 def depthwise(problem: Problem) -> bool:
@@ -72,8 +72,16 @@ def volume_to_few(problem: Problem) -> bool:
 
 
 def strided(problem: Problem) -> bool:
-    """Zeros would stand between the input's positions, and separate phases or whole blocks avoid them."""
+    """Zeros would stand between the input's positions."""
     return any(s > 1 for s in problem.geometry.strides)
+
+
+def worth_phases(problem: Problem) -> bool:
+    """Two taps or more reach an output, and blocks of taps need little filling or the alternative is slow anyway."""
+    if problem.geometry.rank == 3:
+        return strided(problem)
+    large = problem.geometry.rank == 2 and (problem.inputs <= 32 or problem.blocks >= 16)
+    return strided(problem) and problem.blocks > 1 and (problem.filling == 1 or problem.groups > 1 or large)
 
 
 def few_blocks(problem: Problem) -> bool:
@@ -93,7 +101,7 @@ def few_channels_in(problem: Problem) -> bool:
 RULES = (
     Rule("cpu", "output", one_channel_in, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, phase 57, lax 413"),
     Rule("cpu", "output", volume_to_few, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 155; phase 637, lax 63589"),
-    Rule("cpu", "output", strided, "phase", "16, 16x16, 256 to 128, k 4, s 2: 102; lax 165, gemm 168"),
+    Rule("cpu", "output", worth_phases, "phase", "16, 16x16, 256 to 128, k 4, s 2: 102; lax 165, gemm 168"),
     Rule("cpu", "input", depthwise, "taps", "4, 32x32, depthwise 64, k 4, s 2: 1.3; gemm 9.9, lax 12, phase 27"),
     Rule("cpu", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 31; lax 157, phase 883"),
     Rule("cpu", "input", volume_in_one_block, "phase", "1, 12x12x12, 16 to 64, k 2, s 2: 0.6; lax 2.5, gemm 2.7"),

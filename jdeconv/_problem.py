@@ -36,4 +36,6 @@ class Problem:
     @property
     def filling(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
-        return self.blocks * math.prod(self.geometry.strides) / math.prod(self.geometry.kernel)
+        g = self.geometry
+        filled = math.prod(-(-e // s) * min(e, s) for e, s in zip(g.extent, g.strides, strict=True))
+        return filled / math.prod(g.kernel)

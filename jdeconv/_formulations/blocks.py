@@ -3,10 +3,11 @@
 Tap t = a*s + r joins input position p to output position p*s + t - low = (p + a)*s + r - low: phase r of block p + a.
 So with the kernel's taps in blocks of s, and the output's positions in blocks of s from -(low % s) on, each block of
 taps is one tap of stride 1 whose output channels are the phases. Dilations above 1 put zeros between the taps first,
-but where the stride is 1 nothing changes.
+but where the stride is 1 nothing changes. A kernel shorter than the stride reaches the first phases alone.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -37,66 +38,71 @@ def unit(geometry: Geometry) -> Geometry:
     )
 
 
+def phases(geometry: Geometry) -> tuple[int, ...]:
+    """How many of a block's `strides` output positions taps can reach."""
+    return tuple(min(s, e) for s, e in zip(geometry.strides, geometry.extent, strict=True))
+
+
 def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(*k, o, g, i)` as `(*blocks, s1*…*sn*o, g, i)`."""
-    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).kernel
+    """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
+    rank, strides, blocks, phased = geometry.rank, geometry.strides, unit(geometry).kernel, phases(geometry)
     pads = [
-        (0, 0, 0) if s == 1 else (0, b * s - e, d - 1)
-        for b, s, e, d in zip(blocks, strides, geometry.extent, geometry.dilations, strict=True)
+        (0, 0, 0) if s == 1 else (0, b * r - e, d - 1)
+        for b, s, r, e, d in zip(blocks, strides, phased, geometry.extent, geometry.dilations, strict=True)
     ]
     w = lax.pad(w, w.dtype.type(0), [*pads, *[(0, 0, 0)] * 3])
-    w = w.reshape(*interleaved(blocks, strides), *w.shape[rank:])
+    w = w.reshape(*interleaved(blocks, phased), *w.shape[rank:])
     w = w.transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
-    return w.reshape(*blocks, math.prod(strides) * w.shape[-3], *w.shape[-2:])
+    return w.reshape(*blocks, math.prod(phased) * w.shape[-3], *w.shape[-2:])
 
 
 def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `kernel_to_blocks`; what stands where no tap is, is dropped."""
-    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).kernel
-    w = w.reshape(*blocks, *strides, w.shape[-3] // math.prod(strides), *w.shape[-2:])
+    rank, strides, blocks, phased = geometry.rank, geometry.strides, unit(geometry).kernel, phases(geometry)
+    w = w.reshape(*blocks, *phased, w.shape[-3] // math.prod(phased), *w.shape[-2:])
     w = w.transpose(*_interleave(rank), *range(2 * rank, 2 * rank + 3))
-    w = w.reshape(*(b * s for b, s in zip(blocks, strides, strict=True)), *w.shape[-3:])
+    w = w.reshape(*map(operator.mul, blocks, phased), *w.shape[-3:])
     steps = [1 if s == 1 else d for s, d in zip(strides, geometry.dilations, strict=True)]
     ends = [k if s == 1 else e for k, s, e in zip(geometry.kernel, strides, geometry.extent, strict=True)]
     return lax.slice(w, (0,) * w.ndim, (*ends, *w.shape[-3:]), (*steps, 1, 1, 1))
 
 
 def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *out, g, o)` as `(n, *blocks, g, s1*…*sn*o)`."""
-    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).output
+    """`(n, *out, g, o)` as `(n, *blocks, g, r1*…*rn*o)`."""
+    rank, blocks, phased = geometry.rank, unit(geometry).output, phases(geometry)
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = split_output(y, geometry)
     channels = 2 * rank + 1
     y = y.transpose(0, *(1 + axis for axis in _blocks_first(rank)[:rank]), channels,
                     *(1 + axis for axis in _blocks_first(rank)[rank:]), channels + 1)  # fmt: skip
-    return y.reshape(n, *blocks, groups, math.prod(strides) * o)
+    return y.reshape(n, *blocks, groups, math.prod(phased) * o)
 
 
 def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `output_to_blocks`; positions beyond the output's ends are dropped."""
-    rank, strides, blocks = geometry.rank, geometry.strides, unit(geometry).output
+    rank, blocks, phased = geometry.rank, unit(geometry).output, phases(geometry)
     n, groups = y.shape[0], y.shape[-2]
-    y = y.reshape(n, *blocks, groups, *strides, y.shape[-1] // math.prod(strides))
+    y = y.reshape(n, *blocks, groups, *phased, y.shape[-1] // math.prod(phased))
     pairs = [axis for dim in range(rank) for axis in (1 + dim, rank + 2 + dim)]
     return join_output(y.transpose(0, *pairs, rank + 1, 2 * rank + 2), geometry)
 
 
 def split_output(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *out, g, o)` as `(n, block1, s1, …, blockn, sn, g, o)`, padded with zeros to whole blocks."""
-    blocks = unit(geometry).output
+    """`(n, *out, g, o)` as `(n, block1, r1, …, blockn, rn, g, o)`, padded with zeros to whole blocks."""
+    blocks, rank = unit(geometry).output, geometry.rank
     first = [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)]
     last = [b * s - o - f for b, s, o, f in zip(blocks, geometry.strides, geometry.output, first, strict=True)]
     y = pad(y, list(zip(first, last, strict=True)))
-    return y.reshape(y.shape[0], *interleaved(blocks, geometry.strides), *y.shape[-2:])
+    y = y.reshape(y.shape[0], *interleaved(blocks, geometry.strides), *y.shape[-2:])
+    return window(y, (0,) * 2 * rank, interleaved(blocks, phases(geometry)))
 
 
 def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """The inverse of `split_output`."""
+    """The inverse of `split_output`; phases that no tap reaches are zero."""
     blocks = unit(geometry).output
+    y = pad(y, [pair for s, r in zip(geometry.strides, phases(geometry), strict=True) for pair in ((0, 0), (0, s - r))])
     y = y.reshape(y.shape[0], *(b * s for b, s in zip(blocks, geometry.strides, strict=True)), *y.shape[-2:])
-    for axis, (low, s, o) in enumerate(zip(geometry.low, geometry.strides, geometry.output, strict=True), start=1):
-        y = lax.slice_in_dim(y, low % s, low % s + o, axis=axis)
-    return y
+    return window(y, [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)], geometry.output)
 
 
 def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:

@@ -14,7 +14,7 @@ from jax import lax
 from .._geometry import Geometry
 from .._problem import Problem
 from . import conv
-from .blocks import kernel_from_blocks, kernel_to_blocks, output_from_blocks, output_to_blocks, unit
+from .blocks import kernel_from_blocks, kernel_to_blocks, output_from_blocks, output_to_blocks, phases, unit
 
 if TYPE_CHECKING:
     from . import Engine
@@ -50,15 +50,15 @@ def _fuses(geometry: Geometry, outputs: int) -> bool:
     It does without zeros among its taps, and where a phase alone has few channels: CPU, one output channel, 9x9 taps of
     stride 3, 7 ms against 12; but 3x3 taps of stride 2 to 64 channels, 69 against 43.
     """
-    filled = math.prod(b * s for b, s in zip(unit(geometry).kernel, geometry.strides, strict=True))
+    filled = math.prod(b * s for b, s in zip(unit(geometry).kernel, phases(geometry), strict=True))
     return outputs < 16 or filled == math.prod(geometry.kernel)
 
 
 def _separate(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """`(n, *blocks, g, s1*…*sn*o)`, as fused."""
-    blocks = unit(geometry)
-    phases = []
-    for phase in itertools.product(*map(range, geometry.strides)):
+    """`(n, *blocks, g, r1*…*rn*o)`, as fused."""
+    blocks, reached = unit(geometry), phases(geometry)
+    parts = []
+    for phase in itertools.product(*map(range, reached)):
         taps, steps, lows = [], [], []
         sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, blocks.low, strict=True)
         for r, k, s, d, low in sizes:
@@ -70,10 +70,10 @@ def _separate(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") 
             lows.append(low - first * d // s)
         own = w[tuple(taps)]
         if 0 in own.shape:
-            phases.append(lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.dtype))
+            parts.append(lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.dtype))
             continue
         kernel, ones = own.shape[: geometry.rank], (1,) * geometry.rank
         alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        phases.append(conv.transpose_conv(x, own, alone, engine))
-    y = jax.numpy.stack(phases, axis=-2)
+        parts.append(conv.transpose_conv(x, own, alone, engine))
+    y = jax.numpy.stack(parts, axis=-2)
     return y.reshape(*y.shape[:-2], -1)
