@@ -1,0 +1,351 @@
+"""Convolutions and matrix products by the oneDNN that jaxlib holds on x86-64 Linux CPUs, as XLA custom calls.
+
+`conv` and `dot` take what `lax.conv_general_dilated` and `lax.dot_general` take, and are these two wherever
+`refuses_conv` or `refuses_dot` has a reason. A call that oneDNN can't do raises nothing: it ends the process. So what
+may be called is known beforehand: tested versions of jaxlib, types that the processor has instructions for, classes of
+calls that a sweep has proven, and a probe at the first use. They stand below a primitive's lowering: they have no
+derivatives, the SPMD partitioner can't split them, and a program with them can be neither exported nor stored.
+"""
+
+import functools
+import itertools
+import json
+import math
+import os
+import platform
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jaxlib import version
+
+# The versions of jaxlib that the tests have covered: the calls are an experimental interface of XLA.
+TESTED = ("0.10.0", "0.10.2", "0.12.0.1")
+
+# Each type, and the instructions that its calls need. Over bfloat16 and float16 without AVX-512 oneDNN ends the
+# process; with it no sweep has proven them (a bfloat16 gradient through a dilated kernel was wrong on AMX).
+INSTRUCTIONS = {"float32": "avx2"}
+
+# What a call may be, with the evidence: random calls of 1 to 3 dimensions on AVX2, every one within (terms + 1) * eps *
+# sum(abs(terms)) of float64, their operands being transposes, slices or broadcasts within the program.
+PROVEN = {
+    ("float32", "convolution"): "744 calls",
+    ("float32", "strided convolution"): "704 calls",
+    ("float32", "dilated convolution"): "800 calls, half of them kernel gradients",
+    ("float32", "strided dilated convolution"): "704 calls",
+    ("float32", "grouped convolution"): "400 calls",
+    ("float32", "grouped strided convolution"): "704 calls",
+    ("float32", "grouped dilated convolution"): "400 calls",
+    ("float32", "grouped strided dilated convolution"): "400 calls",
+    ("float32", "matrix product"): "1000 calls, both transposes, with and without batch",
+}
+
+# With any of these oneDNN computes otherwise than tested.
+VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
+# A float32 result is as good as any of these asks for. Whole algorithms are XLA's.
+PRECISIONS = (None, "default", "high", "highest")
+
+LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
+
+_switch = {"enabled": os.environ.get("JDECONV_ONEDNN") != "0"}
+
+
+def use_onednn(enabled: bool) -> None:
+    """Lets the programs compiled from now on use oneDNN, or not. `JDECONV_ONEDNN=0` starts with not."""
+    _switch["enabled"] = enabled
+
+
+# The gate, in the order of its cost.
+
+
+def unavailable() -> str | None:
+    """None if programs compiled now, for this process's CPU, may call oneDNN, else the reason why not."""
+    if not _switch["enabled"]:
+        return "switched off by use_onednn(False) or JDECONV_ONEDNN=0"
+    if version.__version__ not in TESTED:
+        return f"jaxlib {version.__version__}; tested: {', '.join(TESTED)}"
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return f"{platform.system()} on {platform.machine()}; expected Linux on x86_64"
+    if changed := [name for name in VARIABLES if name in os.environ]:
+        return f"{changed[0]} is set; oneDNN is tested without"
+    # XLA can't serialize these programs: the cache would never hold them, and warn at each compilation.
+    if jax.config.jax_compilation_cache_dir and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+        return "jax_compilation_cache_dir is set, and programs that call oneDNN can't be stored"
+    return _probe()
+
+
+@functools.cache
+def _processor() -> frozenset[str]:
+    """The instructions that the processor has, by their names in Linux."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return frozenset(next((line for line in file if line.startswith("flags")), "").split())
+    except OSError:
+        return frozenset()
+
+
+_lock = threading.Lock()
+
+
+def _probe() -> str | None:
+    """What this process's first use found: None if a small call of each class equals that of `lax`."""
+    with _lock:
+        return _probed()
+
+
+@functools.cache
+def _probed() -> str | None:
+    # A thread of its own has none of the trace, mesh and settings of the caller, who may be lowering another program.
+    try:
+        with futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(_differs).result()
+    except Exception as error:  # whatever it is, `lax` does it all
+        return f"the probe raised {type(error).__name__}: {error}"
+
+
+def _differs() -> str | None:
+    """The first class whose example isn't equal to what `lax` gives. Small integers: every order of sums is exact."""
+    examples = list(_examples())
+    operands = [
+        [(np.arange(math.prod(shape)) % 7 - 3).reshape(shape).astype(dtype) for shape in shapes]
+        for dtype, _, shapes, *_ in examples
+    ]
+
+    def both(operands: Any) -> list[Any]:
+        pairs = zip(examples, operands, strict=True)
+        return [(ours(*x, **given), theirs(*x, **given)) for (*_, ours, theirs, given), x in pairs]
+
+    device = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(device), jax.disable_jit(False), jax.transfer_guard("allow"):
+        results = jax.device_get(jax.jit(both)(operands))
+    for (dtype, kind, *_), (ours, theirs) in zip(examples, results, strict=True):
+        if not np.array_equal(ours, theirs):
+            return f"the probe's {kind} in {dtype} differs from that of lax"
+    return None
+
+
+def _examples() -> Iterator[tuple[Any, ...]]:
+    """Type, kind, shapes, oneDNN's function, that of `lax`, arguments: for each class that this processor can do."""
+    for dtype in (dtype for dtype, needs in INSTRUCTIONS.items() if needs in _processor()):
+        for stride, dilation, groups in itertools.product((1, 2), repeat=3):
+            given = dict(
+                window_strides=(stride,) * 2,
+                padding=((1, 0), (0, 1)),
+                rhs_dilation=(dilation,) * 2,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+            if (dtype, kind := _kind(stride, dilation, groups)) in PROVEN:
+                yield dtype, kind, ((1, 5, 5, 8), (3, 3, 8 // groups, 8)), _conv, lax.conv_general_dilated, given
+        numbers = (((0,), (0,)), ((), ()))
+        yield dtype, "matrix product", ((9, 4), (9, 5)), _dot, lax.dot_general, dict(dimension_numbers=numbers)
+
+
+# Convolutions.
+
+
+def conv(lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
+    """`lax.conv_general_dilated`, by oneDNN unless `refuses_conv` has a reason."""
+    compute = lax.conv_general_dilated if refuses_conv(lhs, rhs, **arguments) else _conv
+    return compute(lhs, rhs, **arguments)
+
+
+def refuses_conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    *,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> str | None:
+    """Why this call of `lax.conv_general_dilated` can't go to oneDNN, None if it can."""
+    if isinstance(padding, str) or not all(isinstance(pad, int) and pad >= 0 for pads in padding for pad in pads):
+        return f"padding={padding!r}; expected pairs of 0 and more"
+    if batch_group_count != 1 or any(dilation != 1 for dilation in lhs_dilation or ()):
+        return f"lhs_dilation={lhs_dilation}, batch_group_count={batch_group_count}; expected none"
+    if not 3 <= lhs.ndim <= 5:
+        return f"{lhs.ndim - 2} spatial dimensions; expected 1 to 3"
+    kind = _kind(max(window_strides), max(rhs_dilation or (1,)), feature_group_count)
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    if reason := _refuses(kind, lhs, rhs, precision, preferred_element_type):
+        return reason
+    return _size_refused(_sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation))
+
+
+def _kind(stride: int, dilation: int, groups: int) -> str:
+    adjectives = dict(grouped=groups, strided=stride, dilated=dilation)
+    return " ".join([*(word for word, value in adjectives.items() if value > 1), "convolution"])
+
+
+def _sizes(lhs: jax.Array, rhs: jax.Array, numbers: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
+    """The result's, as batch, spatial dimensions, channels."""
+    inputs = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
+    kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
+    spatial = (
+        (size + sum(pads) - (taps - 1) * apart - 1) // stride + 1
+        for size, taps, stride, pads, apart in zip(
+            inputs, kernel, strides, padding, dilation or (1,) * len(kernel), strict=True
+        )
+    )
+    return lhs.shape[numbers.lhs_spec[0]], *(max(size, 0) for size in spatial), rhs.shape[numbers.rhs_spec[0]]
+
+
+def _conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    *,
+    window_strides: Sequence[int],
+    padding: Any,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **_: Any,
+) -> jax.Array:
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    sizes = _sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation)
+    # The kernel may have any layout: oneDNN packs it anyway. Images in another would take its reference loops.
+    images = dict(batch_dim="0", feature_dim=str(lhs.ndim - 1), spatial_dims=_strings(range(1, lhs.ndim - 1)))
+    config = dict(
+        dims=str(lhs.ndim),
+        feature_groups=str(feature_group_count),
+        input=dict(data=images),
+        kernel=dict(
+            filter=dict(
+                output_feature_dim=str(numbers.rhs_spec[0]),
+                input_feature_dim=str(numbers.rhs_spec[1]),
+                spatial_dims=_strings(numbers.rhs_spec[2:]),
+                shape=_strings(rhs.shape),
+            )
+        ),
+        output=dict(data=images),
+        window=dict(
+            strides=_strings(window_strides),
+            pad_left=_strings(low for low, _ in padding),
+            pad_right=_strings(high for _, high in padding),
+            window_dilations=_strings(rhs_dilation or (1,) * (lhs.ndim - 2)),
+        ),
+    )
+    result = _call(
+        "__onednn$convolution", "onednn_conv_config", config, lax.transpose(lhs, _last(numbers.lhs_spec)), rhs, sizes
+    )
+    return lax.transpose(result, np.argsort(_last(numbers.out_spec)))
+
+
+def _last(spec: Sequence[int]) -> tuple[int, ...]:
+    """Batch, spatial dimensions, channels: the axes of a specification that names the channels second."""
+    return spec[0], *spec[2:], spec[1]
+
+
+# Matrix products.
+
+
+def dot(lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
+    """`lax.dot_general`, by oneDNN unless `refuses_dot` has a reason."""
+    compute = lax.dot_general if refuses_dot(lhs, rhs, **arguments) else _dot
+    return compute(lhs, rhs, **arguments)
+
+
+def refuses_dot(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    *,
+    dimension_numbers: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> str | None:
+    """Why this call of `lax.dot_general` can't go to oneDNN, None if it can."""
+    for operand, contracted, batch in zip((lhs, rhs), *dimension_numbers, strict=True):
+        if tuple(batch) != tuple(range(len(batch))) or _contracts_first(operand, contracted, batch) is None:
+            return (
+                f"dimension_numbers={dimension_numbers}; expected batches first, and contracted axes together at an end"
+            )
+    if reason := _refuses("matrix product", lhs, rhs, precision, preferred_element_type):
+        return reason
+    return _size_refused(_product(lhs, rhs, dimension_numbers))
+
+
+def _contracts_first(operand: jax.Array, contracted: Sequence[int], batch: Sequence[int]) -> bool | None:
+    """Whether the contracted axes, in order, are the first or else the last after the batch; None if neither."""
+    rest = tuple(range(len(batch), operand.ndim))
+    if not contracted:
+        return None
+    if tuple(contracted) == rest[-len(contracted) :]:
+        return False
+    return True if tuple(contracted) == rest[: len(contracted)] else None
+
+
+def _product(lhs: jax.Array, rhs: jax.Array, dimension_numbers: Any) -> tuple[int, ...]:
+    """The result's sizes: the batch's, those of the left operand, those of the right."""
+    (left, right), (batch, _) = dimension_numbers
+    free = [
+        operand.shape[axis]
+        for operand, contracted in ((lhs, left), (rhs, right))
+        for axis in range(len(batch), operand.ndim)
+        if axis not in contracted
+    ]
+    return *lhs.shape[: len(batch)], *free
+
+
+def _dot(lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: Any, **_: Any) -> jax.Array:
+    (left, right), (batch, _batch) = dimension_numbers
+    inner = math.prod(lhs.shape[axis] for axis in left)
+    outer = lhs.shape[: len(batch)]
+
+    def matrix(operand: jax.Array, inner_first: bool) -> jax.Array:
+        free = math.prod(operand.shape[len(batch) :]) // inner
+        return lax.reshape(operand, (*outer, inner, free) if inner_first else (*outer, free, inner))
+
+    transpose_a = bool(_contracts_first(lhs, left, batch))
+    transpose_b = not _contracts_first(rhs, right, batch)
+    a, b = matrix(lhs, transpose_a), matrix(rhs, not transpose_b)
+    sizes = (*outer, a.shape[-1 if transpose_a else -2], b.shape[-2 if transpose_b else -1])
+    config = dict(transpose_a=transpose_a, transpose_b=transpose_b)
+    result = _call("__onednn$matmul", "onednn_matmul_config", config, a, b, sizes)
+    return lax.reshape(result, _product(lhs, rhs, dimension_numbers))
+
+
+# Both.
+
+
+def _refuses(kind: str, lhs: jax.Array, rhs: jax.Array, precision: Any, preferred: Any) -> str | None:
+    """The reasons that don't depend on what the call does with its operands; the costly one, the probe, comes last."""
+    types = {lhs.dtype.name, rhs.dtype.name, np.dtype(preferred or lhs.dtype).name}
+    if len(types) > 1 or (lhs.dtype.name, kind) not in PROVEN:
+        return f"a {kind} in {' and '.join(sorted(types))} is unproven"
+    if (needed := INSTRUCTIONS[lhs.dtype.name]) not in _processor():
+        return f"a processor without {needed}"
+    if not all(isinstance(p, lax.Precision) or p in PRECISIONS for p in np.ravel(precision)):
+        return f"precision={precision}; expected one of {PRECISIONS}"
+    return _size_refused(lhs.shape) or _size_refused(rhs.shape) or unavailable()
+
+
+def _size_refused(shape: Sequence[Any]) -> str | None:
+    if all(isinstance(size, int) for size in shape) and 0 < math.prod(shape) < LARGEST:
+        return None
+    return f"an operand or result of {tuple(shape)}; expected known sizes, none of them 0, and below {LARGEST} elements"
+
+
+def _call(
+    target: str, key: str, config: dict[str, Any], lhs: jax.Array, rhs: jax.Array, sizes: Sequence[int]
+) -> jax.Array:
+    """The custom call, row-major throughout. One result, not two: oneDNN finds its working memory itself."""
+    settings = {key: {**config, "optimization_config": {"user_scratchpad": False}}}
+    result = jax.ShapeDtypeStruct(tuple(sizes), lhs.dtype)
+    call = jax.ffi.ffi_call(target, result, custom_call_api_version=2, legacy_backend_config=json.dumps(settings))
+    return call(lhs, rhs)
+
+
+def _strings(values: Iterable[int]) -> list[str]:
+    """64-bit integers are strings in the JSON of a protocol buffer."""
+    return [str(int(value)) for value in values]
