@@ -153,6 +153,7 @@ batching.primitive_batchers[transposed_convolution_p] = _batch
 
 def _compute(
     platform: str,
+    onednn: bool,
     a: jax.Array,
     b: jax.Array,
     *,
@@ -175,25 +176,28 @@ def _compute(
         wide = jax.numpy.promote_types(common, dtype)
     choice = _plan.choose(platform, problem_of(a, b, geometry, result, wide), method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, wide, split_groups=platform == "cpu")
+    engine = Engine(precision, wide, split_groups=platform == "cpu", onednn=onednn)
     return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
-    devices = getattr(context.module_context.axis_context, "num_devices", None) or 1
-    if (
-        devices > 1
-    ):  # the rules were measured on one device, and XLA's partitioner is wrong about more than it is tested for
+    module = context.module_context
+    devices = getattr(module.axis_context, "num_devices", None) or 1
+    # Under shard_map over some axes only, XLA's partitioner splits what is inside over the others.
+    manual = getattr(module.axis_context, "manual_axes", None)
+    alone = devices == 1 and (manual is None or set(manual) == set(module.axis_context.mesh.axis_names))
+    onednn = alone and platform == "cpu" and not module.lowering_parameters.for_export
+    if not alone:  # the rules hold for one device, and the partitioner, which has faults, was tested with `lax` alone
         platform = "other"
 
     def compute(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
         if devices == 1 or parameters["result"] == "output":
-            return _compute(platform, a, b, **parameters)
+            return _compute(platform, onednn, a, b, **parameters)
         a, b = (
             v if role == "kernel" else _whole_images(v, devices)
             for role, v in zip(_operands(parameters["result"]), (a, b), strict=True)
         )
-        solved = _compute(platform, a, b, **parameters)
+        solved = _compute(platform, onednn, a, b, **parameters)
         return solved if parameters["result"] == "kernel" else _whole_images(solved, devices)
 
     # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
@@ -223,7 +227,7 @@ for _name, _platform in PLATFORMS.items():
 # Eager calls on one device compile the computation itself: a bind of the primitive would call itself where jit is off
 # (jax.disable_jit, and jax_debug_nans once it finds one). Only its lowering knows of several devices.
 _STATIC = ("geometry", "result", "dtype", "precision", "method")
-_compiled = jax.jit(_compute, static_argnums=0, static_argnames=_STATIC)
+_compiled = jax.jit(_compute, static_argnums=(0, 1), static_argnames=_STATIC)
 _partitioned = jax.jit(
     lambda a, b, **parameters: transposed_convolution_p.bind(a, b, **parameters), static_argnames=_STATIC
 )
@@ -235,4 +239,4 @@ def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
     if len(devices) > 1 and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _partitioned(a, b, **parameters)
     platform = next(iter(devices)).platform if devices else jax.default_backend()
-    return _compiled(platform, a, b, **parameters)  # both call a GPU of either make "gpu"
+    return _compiled(platform, platform == "cpu", a, b, **parameters)  # both call a GPU of either make "gpu"

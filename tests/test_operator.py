@@ -131,12 +131,12 @@ def lowered(monkeypatch):
     """The operand shapes of every computation traced from now on."""
     shapes, compute = [], _operator._compute
 
-    def spy(platform, a, b, **parameters):
+    def spy(platform, onednn, a, b, **parameters):
         shapes.append(a.shape)
-        return compute(platform, a, b, **parameters)
+        return compute(platform, onednn, a, b, **parameters)
 
     monkeypatch.setattr(_operator, "_compute", spy)
-    monkeypatch.setattr(_operator, "_compiled", jax.jit(spy, static_argnums=0, static_argnames=(
+    monkeypatch.setattr(_operator, "_compiled", jax.jit(spy, static_argnums=(0, 1), static_argnames=(
         "geometry", "result", "dtype", "precision", "method")))  # fmt: skip
     return shapes
 
