@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _plan
 from ._errors import refusal
-from ._formulations import METHODS
+from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
 from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan import Choice
@@ -50,7 +50,7 @@ class Explanation:
         rows = [
             [
                 PASSES[p.problem.result],
-                *(p.choices[platform].method for platform in platforms),
+                *(_named(p.choices[platform]) for platform in platforms),
                 _scaled(p.problem.flops, 1e9),
                 _scaled(p.bytes, 1e6),
                 _scaled(p.temporary, 1e6),
@@ -148,7 +148,10 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 
 def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -> Pass:
     method, precision = parameters["method"], parameters["precision"]
-    choices = {platform: _plan.choose(platform, problem, method, METHODS) for platform in ("cpu", "gpu", "tpu")}
+    choices = {
+        platform: _plan.choose(platform, engine_for(problem) if platform == "cpu" else "xla", problem, method, METHODS)
+        for platform in ("cpu", "gpu", "tpu")
+    }
     operands = {
         role: jax.ShapeDtypeStruct(aval.shape, aval.dtype) for role, aval in avals.items() if role != problem.result
     }
@@ -161,6 +164,10 @@ def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -
     memory = jax.jit(compute).lower(operands).compile().memory_analysis() if known else None
     total = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals.values())
     return Pass(problem, choices, total, memory.temp_size_in_bytes if memory else None)
+
+
+def _named(choice: Choice) -> str:
+    return choice.method if choice.engine == "xla" else f"{choice.method} ({choice.engine})"
 
 
 def _scaled(amount: Any, unit: float) -> str:

@@ -16,7 +16,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from . import _plan
-from ._formulations import METHODS, Engine
+from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._problem import Problem
 
@@ -42,7 +42,9 @@ def solve(
       Array([1., 1., 2., 1., 1.], dtype=float32)
     """
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
-    _plan.choose("*", problem_of(a, b, geometry, result, dtype), method, METHODS)  # a method that can't, says so now
+    _plan.choose(
+        "*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS
+    )  # a method that can't, says so now
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -174,9 +176,11 @@ def _compute(
     with jax.numpy_dtype_promotion("standard"):
         common = jax.numpy.promote_types(a.dtype, b.dtype)
         wide = jax.numpy.promote_types(common, dtype)
-    choice = _plan.choose(platform, problem_of(a, b, geometry, result, wide), method, METHODS)
+    problem = problem_of(a, b, geometry, result, wide)
+    name = engine_for(problem) if onednn else "xla"
+    choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, wide, split_groups=platform == "cpu", onednn=onednn)
+    engine = Engine(precision, wide, split_groups=platform == "cpu", onednn=name == "onednn")
     return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 

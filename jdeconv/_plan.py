@@ -19,9 +19,10 @@ class Supports(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """On `platform` ('*': any), for `result` ('*': any), where `when` holds, `method` is the best that was measured."""
+    """On `platform` with `engine`, for `result` ('*': any), where `when` holds, `method` is the best that was measured."""
 
     platform: str
+    engine: str
     result: str
     when: Callable[[Problem], bool]
     method: str
@@ -30,9 +31,10 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The formulation chosen, and the rule that chose it (None: the caller's `method` did)."""
+    """The formulation chosen, what runs its convolutions, and the rule that chose (None: the caller's `method` did)."""
 
     method: str
+    engine: str
     rule: Rule | None
 
 
@@ -112,40 +114,40 @@ def from_few_channels(problem: Problem) -> bool:
 # 150 random geometries `auto` takes 1.2 times what the best of all methods takes (geometric mean).
 RULES = (
     Rule(
-        "cpu",
-        "output",
-        from_one_channel_to_many,
-        "gemm",
-        "4, 16x16, 16 groups of 1 to 8, k 8, s 8: 2.4; taps 12, lax 37",
+        "cpu", "*", "output", from_one_channel_to_many, "gemm", "4, 16x16, 16 groups of 1 to 8, k 8, s 8: 2.4; taps 12"
     ),
+    Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, lax 413"),
+    Rule("cpu", "onednn", "output", strided, "phase", "4, 32x32, 512 to 256, k 2, s 2: 27; lax 35, gemm 39"),
+    Rule("cpu", "xla", "output", volume_to_few, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 155; phase 637, lax 63589"),
+    Rule("cpu", "xla", "output", strided_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 33; gemm 64, lax 68"),
+    Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 31; phase 36, lax 59"),
     Rule(
-        "cpu", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, phase 57, lax 413"
+        "cpu", "xla", "input", volume_in_one_block, "phase", "1, 12x12x12, 16 to 64, k 2, s 2: 0.6; lax 2.5, gemm 2.7"
     ),
-    Rule("cpu", "output", volume_to_few, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 155; phase 637, lax 63589"),
-    Rule("cpu", "output", strided_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 33; gemm 64, lax 68"),
-    Rule("cpu", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 31; lax 157, phase 883"),
-    Rule("cpu", "input", volume_in_one_block, "phase", "1, 12x12x12, 16 to 64, k 2, s 2: 0.6; lax 2.5, gemm 2.7"),
-    Rule("cpu", "kernel", depthwise, "taps", "4, 32x32, depthwise 64, k 4, s 2: 5; lax 12, phase 12, gemm 13"),
-    Rule("cpu", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 95; lax 358, phase 692"),
-    Rule("cpu", "kernel", few_blocks, "gemm", "16, 32x32, 128 to 64, k 4, s 2: 185; lax 253, phase 509"),
-    Rule("cpu", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
+    Rule("cpu", "*", "kernel", depthwise, "taps", "4, 32x32, depthwise 64, k 4, s 2: 5; lax 12, phase 12, gemm 13"),
+    Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 32; lax 59, phase 123"),
+    Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 32x32, 128 to 64, k 4, s 2: 185; lax 253, phase 509"),
+    Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
     Rule(
-        "*", "*", always, "lax", "the definition, and for gradients the strided convolution's own: nothing was faster"
+        "*", "*", "*", always, "lax", "the definition, and for gradients the strided convolution's: nothing was faster"
     ),
 )
 
 
-def choose(platform: str, problem: Problem, method: str, methods: Mapping[str, Supports]) -> Choice:
-    """The formulation for the problem on `platform`; `method` other than 'auto' overrides the table.
+def choose(platform: str, engine: str, problem: Problem, method: str, methods: Mapping[str, Supports]) -> Choice:
+    """The formulation for the problem on `platform` with `engine`; `method` other than 'auto' overrides the table.
 
     Raises NotImplementedError where that method can't do this case.
     """
     if method != AUTO:
         if reason := methods[method].supports(problem):
             raise NotImplementedError(f"method={method!r}: {reason}. Use method='auto'.")
-        return Choice(method, None)
+        return Choice(method, engine, None)
+    here = (platform, engine, problem.result)
     for rule in RULES:
-        applies = rule.platform in ("*", platform) and rule.result in ("*", problem.result) and rule.when(problem)
-        if applies and methods[rule.method].supports(problem) is None:
-            return Choice(rule.method, rule)
+        fits = all(
+            want in ("*", is_) for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True)
+        )
+        if fits and rule.when(problem) and methods[rule.method].supports(problem) is None:
+            return Choice(rule.method, engine, rule)
     raise AssertionError("the last rule applies to everything")

@@ -35,6 +35,15 @@ def test_equals_the_definition(method, case):
     case.check(case.run(method))
 
 
+@given(case=cases(dtypes=("float32", "bfloat16", "float16")))
+def test_equals_the_definition_without_onednn(case):
+    jdeconv.use_onednn(False)
+    try:
+        case.check(case.run())
+    finally:
+        jdeconv.use_onednn(True)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @given(case=cases(empty=True, dtypes=("float32",)))
 def test_empty_sizes_give_empty_or_zero_arrays(method, case):

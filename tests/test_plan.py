@@ -29,30 +29,30 @@ def with_rules(monkeypatch, *rules):
 
 
 def test_the_first_rule_that_applies_wins(monkeypatch):
-    never = Rule("*", "*", lambda problem: False, "fast", "")
+    never = Rule("*", "*", "*", lambda problem: False, "fast", "")
     other_platform, other_result = (
-        Rule("tpu", "*", _plan.always, "fast", ""),
-        Rule("*", "kernel", _plan.always, "fast", ""),
+        Rule("tpu", "*", "*", _plan.always, "fast", ""),
+        Rule("*", "*", "kernel", _plan.always, "fast", ""),
     )
-    unsupported = Rule("cpu", "output", _plan.always, "picky", "")
-    wins = Rule("cpu", "output", _plan.always, "fast", "measured")
+    unsupported = Rule("cpu", "xla", "output", _plan.always, "picky", "")
+    wins = Rule("cpu", "xla", "output", _plan.always, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
-    assert choose("cpu", problem("output"), "auto", METHODS_HERE) == _plan.Choice("fast", wins)
-    assert choose("gpu", problem("output"), "auto", METHODS_HERE).method == "lax"
-    assert choose("gpu", problem("kernel"), "auto", METHODS_HERE).method == "fast"
+    assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == _plan.Choice("fast", "xla", wins)
+    assert choose("gpu", "xla", problem("output"), "auto", METHODS_HERE).method == "lax"
+    assert choose("gpu", "xla", problem("kernel"), "auto", METHODS_HERE).method == "fast"
 
 
 def test_a_method_asked_for_is_used_or_refused_by_name():
-    assert choose("cpu", problem("output"), "fast", METHODS_HERE) == _plan.Choice("fast", None)
+    assert choose("cpu", "xla", problem("output"), "fast", METHODS_HERE) == _plan.Choice("fast", "xla", None)
     with pytest.raises(NotImplementedError) as caught:
-        choose("cpu", problem("output"), "picky", METHODS_HERE)
+        choose("cpu", "xla", problem("output"), "picky", METHODS_HERE)
     assert str(caught.value) == "method='picky': kernel 3; expected an even kernel. Use method='auto'."
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu", "other"])
 @pytest.mark.parametrize("result", ["output", "input", "kernel"])
 def test_auto_always_finds_a_formulation(platform, result):
-    assert choose(platform, problem(result), "auto", METHODS).method in METHODS
+    assert choose(platform, "xla", problem(result), "auto", METHODS).method in METHODS
 
 
 def test_every_rule_has_a_method_and_evidence():
@@ -64,29 +64,33 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
 
 
 @pytest.mark.parametrize(
-    ("size", "steps", "channels", "methods"),
+    ("size", "steps", "channels", "xla", "onednn"),
     [
         # output, input and kernel on CPU, as measured
-        ((32, 32), (4, 2), (256, 128), ("phase", "lax", "gemm")),
-        ((32, 32), (2, 2), (256, 128), ("lax", "lax", "gemm")),
-        ((32, 32), (3, 1), (128, 128), ("lax", "lax", "lax")),
-        ((32, 32), (4, 2), (1, 1), ("taps", "taps", "taps")),
-        ((32, 32), (16, 8), (1, 1), ("taps", "lax", "phase")),
-        ((32, 32, 32), (3, 2), (64, 1), ("gemm", "taps", "gemm")),
-        ((16, 16, 16), (2, 2), (128, 64), ("phase", "phase", "gemm")),
-        ((500,), (1024, 256), (513, 1), ("phase", "lax", "gemm")),
+        ((32, 32), (4, 2), (256, 128), "phase lax gemm", "phase lax lax"),
+        ((32, 32), (2, 2), (256, 128), "lax lax gemm", "phase lax gemm"),
+        ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
+        ((32, 32), (4, 2), (1, 1), "taps taps taps", "taps taps taps"),
+        ((32, 32), (8, 8), (1, 8), "gemm lax gemm", "gemm lax gemm"),
+        ((32, 32), (16, 8), (1, 1), "taps lax phase", "taps lax lax"),
+        ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "phase taps lax"),
+        ((16, 16, 16), (2, 2), (128, 64), "phase phase gemm", "phase lax gemm"),
+        ((500,), (1024, 256), (513, 1), "phase lax gemm", "phase lax lax"),
     ],
 )
-def test_the_choice_on_cpu(size, steps, channels, methods):
+def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
     kernel, stride = ((step,) * len(size) for step in steps)
     geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
-    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
-    assert tuple(choose("cpu", p, "auto", METHODS).method for p in problems) == methods
+    for engine, methods in (("xla", xla), ("onednn", onednn)):
+        problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+        assert " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in problems) == methods
 
 
 def test_other_platforms_keep_to_the_definition():
     for result in ("output", "input", "kernel"):
-        assert {choose(platform, sized(result), "auto", METHODS).method for platform in ("gpu", "tpu", "*")} == {"lax"}
+        assert {choose(platform, "xla", sized(result), "auto", METHODS).method for platform in ("gpu", "tpu", "*")} == {
+            "lax"
+        }
 
 
 def test_flops_blocks_and_filling():

@@ -23,7 +23,7 @@ class Engine:
     split_groups: bool = False
     """Whether XLA's own grouped convolutions are run group by group."""
     onednn: bool = False
-    """Whether jaxlib's oneDNN runs what it is proven for."""
+    """Whether jaxlib's oneDNN runs what it is proven for; 16-bit floats are widened for it, as XLA CPU does too."""
 
     def conv(
         self,
@@ -35,13 +35,14 @@ class Engine:
         **arguments: Any,
     ) -> jax.Array:
         """`lax.conv_general_dilated` with this engine's precision and result type."""
+        if self.onednn:
+            lhs, rhs = self.wide(lhs), self.wide(rhs)
         arguments |= dict(
-            dimension_numbers=dimension_numbers, precision=self.precision, preferred_element_type=self.dtype
-        )
+            dimension_numbers=dimension_numbers, precision=self.precision,
+            preferred_element_type=self.sums if self.onednn else self.dtype,
+        )  # fmt: skip
         grouped = dict(arguments, feature_group_count=feature_group_count)
-        # In one dimension oneDNN is no faster, and 2.5 times slower for 16 taps of stride 8.
-        onednn = self.onednn and lhs.ndim > 3
-        if onednn and not _onednn.refuses_conv(lhs, rhs, **grouped):
+        if self.onednn and not _onednn.refuses_conv(lhs, rhs, **grouped):
             return _onednn.conv(lhs, rhs, **grouped)
         # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
         # three results); each is an operation to be compiled, so their number is bounded.
@@ -50,7 +51,7 @@ class Engine:
         # The first two entries of a spec are batch and channels, or output and input channels.
         lhs_groups = jax.numpy.split(lhs, feature_group_count, dimension_numbers.lhs_spec[1])
         rhs_groups = jax.numpy.split(rhs, feature_group_count, dimension_numbers.rhs_spec[0])
-        conv = _onednn.conv if onednn else lax.conv_general_dilated
+        conv = _onednn.conv if self.onednn else lax.conv_general_dilated
         dense = [conv(a, b, **arguments) for a, b in zip(lhs_groups, rhs_groups, strict=True)]
         return lax.concatenate(dense, dimension_numbers.out_spec[1])
 
@@ -74,6 +75,13 @@ class Engine:
         """At least float32, where products are summed here and not inside one operation of XLA."""
         floating = jax.numpy.issubdtype(self.dtype, jax.numpy.floating)
         return jax.numpy.promote_types(self.dtype, "float32") if floating else self.dtype
+
+
+def engine_for(problem: Problem) -> str:
+    """What runs a CPU's convolutions where oneDNN may be called: 'onednn' or 'xla'."""
+    # In one dimension oneDNN is no faster, and 2.5 times slower for 16 taps of stride 8.
+    floats = problem.dtype in ("float32", "bfloat16", "float16")
+    return "onednn" if floats and problem.geometry.rank > 1 and _onednn.unavailable() is None else "xla"
 
 
 class Formulation(Protocol):

@@ -70,10 +70,10 @@ def _separate(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") 
             lows.append(low - first * d // s)
         own = w[tuple(taps)]
         if 0 in own.shape:
-            parts.append(lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.dtype))
+            parts.append(lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums))
             continue
         kernel, ones = own.shape[: geometry.rank], (1,) * geometry.rank
         alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        parts.append(conv.transpose_conv(x, own, alone, engine))
+        parts.append(engine.wide(conv.transpose_conv(x, own, alone, engine)))
     y = jax.numpy.stack(parts, axis=-2)
     return y.reshape(*y.shape[:-2], -1)
