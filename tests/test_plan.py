@@ -70,7 +70,7 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
         ((32, 32), (4, 2), (256, 128), "phase lax gemm", "phase lax lax"),
         ((32, 32), (2, 2), (256, 128), "lax lax gemm", "phase lax gemm"),
         ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
-        ((32, 32), (4, 2), (1, 1), "taps taps taps", "taps taps taps"),
+        ((32, 32), (4, 2), (1, 1), "taps taps phase", "taps taps lax"),
         ((32, 32), (8, 8), (1, 8), "gemm lax gemm", "gemm lax gemm"),
         ((32, 32), (16, 8), (1, 1), "taps lax phase", "taps lax lax"),
         ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "phase taps lax"),
@@ -84,6 +84,11 @@ def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
     for engine, methods in (("xla", xla), ("onednn", onednn)):
         problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
         assert " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in problems) == methods
+
+
+def test_depthwise_of_many_groups_on_cpu():
+    p = sized("kernel", build((32, 32), (4, 4), (2, 2), (1, 1), "SAME"), groups=64, inputs=1, outputs=1)
+    assert choose("cpu", "onednn", p, "auto", METHODS).method == "taps"
 
 
 def test_other_platforms_keep_to_the_definition():
