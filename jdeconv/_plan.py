@@ -73,10 +73,21 @@ def volume_to_few(problem: Problem) -> bool:
     return in_volume(problem) and problem.outputs <= 8 and not one_block(problem)
 
 
-def strided_but_small(problem: Problem) -> bool:
-    """Strided, but no plane's kernel of up to 3x3 between many channels."""
+def in_few_convolutions(problem: Problem) -> bool:
+    """Strided; one convolution gives all phases, or at most 9 give one each: every one is compiled."""
+    steps = zip(problem.geometry.extent, problem.geometry.strides, strict=True)
+    return strided(problem) and (problem.filling == 1 or math.prod(min(e, s) for e, s in steps) <= 9)
+
+
+def in_few_but_small(problem: Problem) -> bool:
+    """In few convolutions, but no plane's kernel of up to 3x3 between many channels."""
     small = problem.geometry.rank == 2 and max(problem.geometry.kernel) <= 3 and problem.inputs >= 64
-    return strided(problem) and not small
+    return in_few_convolutions(problem) and not small
+
+
+def strided_volume(problem: Problem) -> bool:
+    """Strided, in three dimensions."""
+    return strided(problem) and in_volume(problem)
 
 
 def few_taps_to_one(problem: Problem) -> bool:
@@ -118,9 +129,12 @@ RULES = (
         "cpu", "*", "output", from_one_channel_to_many, "gemm", "4, 16x16, 16 groups of 1 to 8, k 8, s 8: 2.4; taps 12"
     ),
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, lax 413"),
-    Rule("cpu", "onednn", "output", strided, "phase", "4, 32x32, 512 to 256, k 2, s 2: 27; lax 35, gemm 39"),
+    Rule(
+        "cpu", "onednn", "output", in_few_convolutions, "phase", "4, 32x32, 512 to 256, k 2, s 2: 27; lax 35, gemm 39"
+    ),
     Rule("cpu", "xla", "output", volume_to_few, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 155; phase 637, lax 63589"),
-    Rule("cpu", "xla", "output", strided_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 33; gemm 64, lax 68"),
+    Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 33; gemm 64, lax 68"),
+    Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 8; lax 333"),
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 31; phase 36, lax 59"),
     Rule(
         "cpu", "xla", "input", volume_in_one_block, "phase", "1, 12x12x12, 16 to 64, k 2, s 2: 0.6; lax 2.5, gemm 2.7"

@@ -8,6 +8,7 @@ import oracle
 import pytest
 from cases import Case, cases
 from hypothesis import given
+from hypothesis import strategies as st
 
 import jdeconv
 from jdeconv._formulations import METHODS
@@ -49,6 +50,23 @@ def test_equals_the_definition_without_onednn(case):
 def test_empty_sizes_give_empty_or_zero_arrays(method, case):
     if not refuses(method, case):
         case.check(case.run(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(case=cases(dtypes=("float32",), most_groups=2), value=st.sampled_from([np.inf, np.nan]))
+def test_what_is_not_finite_spoils_what_its_taps_reach(method, case, value):
+    """No zero that pads or fills is multiplied with it. (A kernel gradient sums over all positions.)"""
+    if refuses(method, case):
+        return
+    x, w, y = (np.abs(array) + 1 for array in case.arrays())
+    spots = [np.zeros(array.shape) for array in (x, y)]
+    for array, spot in zip((x, y), spots, strict=True):
+        where = tuple(size // 2 for size in array.shape)
+        array[where], spot[where] = value, 1
+    found = case.run(method, operands=(x, w, y))
+    reached = oracle.transpose_conv(case, spots[0], w), oracle.input_grad(case, w, spots[1])
+    for got, expected in zip(found, reached, strict=False):
+        np.testing.assert_array_equal(~np.isfinite(got), expected != 0, str(case))
 
 
 @given(case=cases(dtypes=("float64", "complex128")))

@@ -6,11 +6,13 @@ taps is one tap of stride 1 whose output channels are the phases. Dilations abov
 but where the stride is 1 nothing changes. A kernel shorter than the stride reaches the first phases alone.
 """
 
+import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
+import numpy as np
 from jax import lax
 
 from .._geometry import Geometry
@@ -43,17 +45,38 @@ def phases(geometry: Geometry) -> tuple[int, ...]:
     return tuple(min(s, e) for s, e in zip(geometry.strides, geometry.extent, strict=True))
 
 
-def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
-    rank, strides, blocks, phased = geometry.rank, geometry.strides, unit(geometry).kernel, phases(geometry)
+def holds_taps(geometry: Geometry) -> np.ndarray:
+    """`(*blocks, r1*…*rn)`: where a block has a tap, and not a zero that fills it up.
+
+    An infinite or undefined input times such a zero would spread to outputs that it does not reach.
+    """
+    rank, held = geometry.rank, np.ones((), bool)
+    sizes = zip(
+        unit(geometry).kernel, phases(geometry), geometry.strides, geometry.kernel, geometry.dilations, strict=True
+    )
+    for b, r, s, k, d in sizes:
+        taps = np.arange(k) * (1 if s == 1 else d)
+        held = np.logical_and.outer(held, np.isin(np.arange(b * r), taps).reshape(b, r))
+    return held.transpose(_blocks_first(rank)).reshape(*held.shape[::2], -1)
+
+
+def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
+    """Each axis of taps, from axis `first` on, as two: blocks, and the phases in them; zeros where no tap is."""
+    blocks, phased = unit(geometry).kernel, phases(geometry)
     pads = [
         (0, 0, 0) if s == 1 else (0, b * r - e, d - 1)
-        for b, s, r, e, d in zip(blocks, strides, phased, geometry.extent, geometry.dilations, strict=True)
+        for b, s, r, e, d in zip(blocks, geometry.strides, phased, geometry.extent, geometry.dilations, strict=True)
     ]
-    w = lax.pad(w, w.dtype.type(0), [*pads, *[(0, 0, 0)] * 3])
-    w = w.reshape(*interleaved(blocks, phased), *w.shape[rank:])
-    w = w.transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
-    return w.reshape(*blocks, math.prod(phased) * w.shape[-3], *w.shape[-2:])
+    after = array.shape[first + geometry.rank :]
+    filled = lax.pad(array, array.dtype.type(0), [*[(0, 0, 0)] * first, *pads, *[(0, 0, 0)] * len(after)])
+    return filled.reshape(*array.shape[:first], *interleaved(blocks, phased), *after)
+
+
+def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
+    rank, (o, *rest) = geometry.rank, w.shape[-3:]
+    w = fill(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
+    return w.reshape(*w.shape[:rank], math.prod(phases(geometry)) * o, *rest)
 
 
 def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -120,6 +143,14 @@ def window(
     ):
         x = lax.slice_in_dim(x, start, start + (size - 1) * stride + 1, stride, axis)
     return x
+
+
+def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+    """For each tap, the outputs `(n, *in, g, o)` that it joins to the input's positions; zeros beyond the ends."""
+    y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
+    for tap in itertools.product(*map(range, geometry.kernel)):
+        starts = [t * d for t, d in zip(tap, geometry.dilations, strict=True)]
+        yield tap, window(y, starts, geometry.input, geometry.strides)
 
 
 def interleaved(blocks: Sequence[int], strides: Sequence[int]) -> list[int]:

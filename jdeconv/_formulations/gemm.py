@@ -1,50 +1,70 @@
-"""One matrix product for each block of taps, between channels, over all positions; no convolution.
+"""Matrix products between channels, over all positions, for each block of taps; no convolution.
 
 Where kernel = stride there is one block, and the transposed convolution is one matrix product and a reshape.
 """
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry
 from .._problem import Problem
-from .blocks import kernel_from_blocks, kernel_to_blocks, output_from_blocks, output_to_blocks, pad, unit, window
+from .blocks import (
+    fill,
+    holds_taps,
+    kernel_from_blocks,
+    kernel_to_blocks,
+    output_from_blocks,
+    output_to_blocks,
+    pad,
+    strided_windows,
+    unit,
+    window,
+)
 
 if TYPE_CHECKING:
     from . import Engine
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything; a dilated kernel of stride above 1 is filled up with zeros."""
+    """Everything."""
     return None
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One product maps the input's channels to those of all taps; blocks of taps are added up where they go."""
-    blocks = unit(geometry)
-    w = kernel_to_blocks(w, geometry)
-    taps, outputs = list(_taps(blocks)), w.shape[-3]
-    # One product for all blocks reads x once: 64 channels to 1 in 3-D, 155 ms against 237 for one each.
-    products = engine.product(x, w.reshape(-1, *w.shape[-2:]), "_gi,ogi->_go")
+    blocks, taps = unit(geometry), math.prod(geometry.kernel)
+    o, groups, i = w.shape[-3:]
+    # One product for all taps reads x once: 64 channels to 1 in 3-D, 155 ms against 237 for one each.
+    products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
+    # Blocks are filled up after the products: a zero among the taps would make an infinite input undefined.
+    products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
+    before = x.ndim - 1
+    products = fill(products, before, geometry)
     parts = []
-    for number, tap in enumerate(taps):
+    for tap in _taps(blocks):
         # Position p goes to p + tap*dilation - low.
         starts = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
-        pads = [(f, o - i - f) for f, o, i in zip(starts, blocks.output, blocks.input, strict=True)]
-        parts.append(pad(lax.slice_in_dim(products, number * outputs, (number + 1) * outputs, axis=-1), pads))
+        pads = [(f, size - i - f) for f, size, i in zip(starts, blocks.output, blocks.input, strict=True)]
+        one = [index for t in tap for index in (t, slice(None))]
+        part = products[(*[slice(None)] * before, *one)]
+        parts.append(pad(part.reshape(*x.shape[:-1], -1), pads))
     return output_from_blocks(functools.reduce(operator.add, parts), geometry)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """The windows of the output, one for each block of taps, back to the input's channels."""
-    w = kernel_to_blocks(w, geometry)
-    products = [engine.product(part, w[tap], "_go,ogi->_gi") for tap, part in _windows(y, geometry)]
+    """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
+    if holds_taps(geometry).all():
+        w = kernel_to_blocks(w, geometry)
+        windows = _windows(y, geometry)
+    else:
+        windows = strided_windows(y, geometry)
+    products = [engine.product(part, w[tap], "_go,ogi->_gi") for tap, part in windows]
     return functools.reduce(operator.add, products)
 
 

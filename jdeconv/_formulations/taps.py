@@ -15,6 +15,7 @@ from jax import lax
 from .._geometry import Geometry
 from .._problem import Problem
 from .blocks import (
+    holds_taps,
     interleaved,
     join_output,
     kernel_from_blocks,
@@ -22,6 +23,7 @@ from .blocks import (
     pad,
     phases,
     split_output,
+    strided_windows,
     unit,
     window,
 )
@@ -47,7 +49,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     """Each block of outputs is the sum over blocks of taps of the input before it; phases are an axis of the kernel."""
     blocks, rank = unit(geometry), geometry.rank
     o, groups, i = w.shape[-3:]
-    w = kernel_to_blocks(w, geometry)
+    w, held = kernel_to_blocks(w, geometry), holds_taps(geometry)
     # To output block q comes input position q + low - tap*dilation.
     pads = [(e - 1 - low, e - 1 - high) for e, low, high in zip(blocks.extent, blocks.low, blocks.high, strict=True)]
     x = pad(x, pads)
@@ -56,18 +58,19 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         starts = [e - 1 - t * d for e, t, d in zip(blocks.extent, tap, blocks.dilations, strict=True)]
         part = window(x, starts, blocks.output)
         part = part.reshape(x.shape[0], *interleaved(blocks.output, (1,) * rank), groups, 1, i)
-        taps_here = w[tap].reshape(*interleaved((1,) * rank, phases(geometry)), o, groups, i).swapaxes(-2, -3)
-        terms += [engine.wide(part[..., c]) * engine.wide(taps_here[..., c]) for c in range(i)]
+        by_phase = interleaved((1,) * rank, phases(geometry))
+        block = w[tap].reshape(*by_phase, o, groups, i).swapaxes(-2, -3)
+        products = [engine.wide(part[..., c]) * engine.wide(block[..., c]) for c in range(i)]
+        if not held[tap].all():
+            products = [jax.numpy.where(held[tap].reshape(*by_phase, 1, 1), product, 0) for product in products]
+        terms += products
     return join_output(functools.reduce(operator.add, terms), geometry)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The sum over taps of every stride-th output: strided reads cost less here than a sum over phases."""
-    y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
     terms = []
-    for tap in itertools.product(*map(range, geometry.kernel)):
-        starts = [t * d for t, d in zip(tap, geometry.dilations, strict=True)]
-        part = window(y, starts, geometry.input, geometry.strides)
+    for tap, part in strided_windows(y, geometry):
         terms += [engine.wide(part[..., c, None]) * engine.wide(w[(*tap, c)]) for c in range(y.shape[-1])]
     return functools.reduce(operator.add, terms)
 
