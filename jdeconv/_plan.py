@@ -63,11 +63,6 @@ def from_one_channel(problem: Problem) -> bool:
     return problem.inputs == 1 and (problem.groups > 1 or strided(problem) or in_volume(problem))
 
 
-def from_one_channel_to_many(problem: Problem) -> bool:
-    """One input channel and more than 4 output channels a group, kernel <= stride."""
-    return from_one_channel(problem) and one_block(problem) and problem.outputs > 4
-
-
 def volume_to_few(problem: Problem) -> bool:
     """Three dimensions, to at most 8 channels, kernel > stride."""
     return in_volume(problem) and problem.outputs <= 8 and not one_block(problem)
@@ -125,9 +120,6 @@ def from_few_channels(problem: Problem) -> bool:
 # channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, medians of interleaved rounds. Over
 # 150 random geometries `auto` takes 1.2 times what the best of all methods takes (geometric mean).
 RULES = (
-    Rule(
-        "cpu", "*", "output", from_one_channel_to_many, "gemm", "4, 16x16, 16 groups of 1 to 8, k 8, s 8: 2.4; taps 12"
-    ),
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, lax 413"),
     Rule(
         "cpu", "onednn", "output", in_few_convolutions, "phase", "4, 32x32, 512 to 256, k 2, s 2: 27; lax 35, gemm 39"

@@ -71,7 +71,7 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
         ((32, 32), (2, 2), (256, 128), "lax lax gemm", "phase lax gemm"),
         ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
         ((32, 32), (4, 2), (1, 1), "taps taps phase", "taps taps lax"),
-        ((32, 32), (8, 8), (1, 8), "gemm lax gemm", "gemm lax gemm"),
+        ((32, 32), (8, 8), (1, 8), "taps lax gemm", "taps lax gemm"),
         ((32, 32), (16, 8), (1, 1), "taps lax phase", "taps lax lax"),
         ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "phase taps lax"),
         ((16, 16, 16), (2, 2), (128, 64), "phase phase gemm", "phase lax gemm"),
