@@ -30,8 +30,14 @@ def test_there_and_back(case):
     _, w, y = case.arrays()
     w = w.reshape(*w.shape[:-1], case.groups, -1)
     y = y.reshape(*y.shape[:-1], case.groups, -1)
-    np.testing.assert_array_equal(kernel_from_blocks(kernel_to_blocks(jax.numpy.asarray(w), geometry), geometry), w)
-    back = output_from_blocks(output_to_blocks(jax.numpy.asarray(y), geometry), geometry)
+    there_and_back = jax.jit(
+        lambda w, y: (
+            kernel_from_blocks(kernel_to_blocks(w, geometry), geometry),
+            output_from_blocks(output_to_blocks(y, geometry), geometry),
+        )
+    )
+    kernel, back = there_and_back(w, y)
+    np.testing.assert_array_equal(kernel, w)
     ones = dataclasses.replace(case, groups=1, group_inputs=1, group_outputs=1)
     reached = oracle.transpose_conv(ones, *(np.ones(array.shape) for array in ones.arrays()[:2])) != 0
     np.testing.assert_array_equal(back * reached[..., None], y * reached[..., None])
@@ -43,12 +49,12 @@ def test_stride_one_over_blocks_is_the_definition(case):
     blocks = unit(geometry)
     assert blocks.strides == (1,) * case.rank
     x, w, _ = case.arrays()
-    w_blocks = kernel_to_blocks(jax.numpy.asarray(w)[..., None, :], geometry)[..., 0, :]
+    w_blocks = jax.jit(lambda w: kernel_to_blocks(w, geometry))(w[..., None, :])[..., 0, :]
     # Explicit padding says any low; what it says of high follows from the sizes.
     padding = tuple(zip(blocks.low, blocks.high, strict=True))
     channels = 1, case.group_inputs, math.prod(phases(geometry)) * case.group_outputs
     steps = blocks.strides, blocks.dilations
     in_blocks = Case(case.batch, case.in_sizes, blocks.kernel, *steps, padding, blocks.output, *channels)
     y = oracle.transpose_conv(in_blocks, x, np.asarray(w_blocks))
-    y = output_from_blocks(jax.numpy.asarray(y)[..., None, :], geometry)[..., 0, :]
+    y = jax.jit(lambda y: output_from_blocks(y, geometry))(y[..., None, :])[..., 0, :]
     np.testing.assert_array_equal(y, oracle.transpose_conv(case, x, w))
