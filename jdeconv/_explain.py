@@ -86,7 +86,8 @@ def explain(
 ) -> Explanation:
     """How a transposed convolution is computed: which formulation on which platform, and what it costs.
 
-    Nothing is computed, but the three passes are compiled for the default backend, to read their temporary memory.
+    It answers for one device; programs that XLA partitions over several use `lax`. Nothing is computed, but the three
+    passes are compiled for the default backend, to read their temporary memory.
 
     Args:
       value, filter: arrays, or `jax.ShapeDtypeStruct`s; of rank 3, 4 or 5, the spatial rank being 1, 2 or 3.
@@ -111,6 +112,8 @@ def explain(
       'gemm'
     """
     x, w = (value if input is None else input), (filter if filters is None else filters)
+    if x is None or w is None or not (value is None or input is None) or not (filter is None or filters is None):
+        conv2d_transpose(value, filter, input=input, filters=filters)  # which refuses that
     rank = (x.ndim if hasattr(x, "ndim") else np.ndim(x)) - 2
     if rank not in FUNCTIONS:
         raise refusal(

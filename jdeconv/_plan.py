@@ -8,6 +8,7 @@ from typing import Protocol
 from ._problem import Problem
 
 AUTO = "auto"
+MANY = 1 << 16
 
 
 class Supports(Protocol):
@@ -59,7 +60,7 @@ def in_volume(problem: Problem) -> bool:
 
 
 def from_one_channel(problem: Problem) -> bool:
-    """Each output channel comes from one input channel, as in depthwise."""
+    """Each output channel comes from one input channel, as in depthwise; a single one is strided or in a volume."""
     return problem.inputs == 1 and (problem.groups > 1 or strided(problem) or in_volume(problem))
 
 
@@ -136,7 +137,12 @@ RULES = (
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 32x32, 128 to 64, k 4, s 2: 185; lax 253, phase 509"),
     Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
     Rule(
-        "*", "*", "*", always, "lax", "the definition, and for gradients the strided convolution's: nothing was faster"
+        "*",
+        "*",
+        "*",
+        always,
+        "lax",
+        "the definition, and for gradients the strided convolution's; no other was measured to be faster here",
     ),
 )
 
@@ -146,6 +152,9 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
 
     Raises NotImplementedError where that method can't do this case.
     """
+    # A number of channels that is not known yet (vmap over kernels, exported) counts as many.
+    inputs, outputs = (size if isinstance(size, int) else MANY for size in (problem.inputs, problem.outputs))
+    problem = dataclasses.replace(problem, inputs=inputs, outputs=outputs)
     if method != AUTO:
         if reason := methods[method].supports(problem):
             raise NotImplementedError(f"method={method!r}: {reason}. Use method='auto'.")

@@ -29,13 +29,14 @@ class Problem:
 
     @property
     def blocks(self) -> int:
-        """Of `strides` taps each, as a kernel has them (the last one may be filled up)."""
+        """Of `strides` taps each, the last of them filled up; of one tap where the stride is 1."""
         g = self.geometry
-        return math.prod(-(-e // s) for e, s in zip(g.extent, g.strides, strict=True))
+        sizes = zip(g.kernel, g.extent, g.strides, strict=True)
+        return math.prod(k if s == 1 else -(-e // s) for k, e, s in sizes)
 
     @property
     def filling(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
         g = self.geometry
-        filled = math.prod(-(-e // s) * min(e, s) for e, s in zip(g.extent, g.strides, strict=True))
-        return filled / math.prod(g.kernel)
+        reached = math.prod(1 if s == 1 else min(e, s) for e, s in zip(g.extent, g.strides, strict=True))
+        return self.blocks * reached / math.prod(g.kernel)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jdeconv
+from jdeconv import _onednn
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
 from jdeconv._problem import Problem
@@ -38,11 +39,9 @@ def test_equals_the_definition(method, case):
 
 @given(case=cases(dtypes=("float32", "bfloat16", "float16")))
 def test_equals_the_definition_without_onednn(case):
-    jdeconv.use_onednn(False)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(_onednn._switch, "enabled", False)
         case.check(case.run())
-    finally:
-        jdeconv.use_onednn(True)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -94,6 +93,7 @@ NAMED = {
     "pad beyond every tap": Case(1, (1, 1), (1, 1), (1, 3), (1, 1), ((0, 0), (2, 0)), (1, 1)),
     "unpadded in height, kernel beyond the width": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((1, 1), (0, 1)), (8, 3)),
     "the same, cut": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((3, 4), (0, 1)), (4, 3), 1, 1, 3),
+    "phases that reach nothing": Case(1, (1,), (3,), (2,), (3,), ((6, 0),), (1,)),
     "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
 }
 
@@ -128,3 +128,11 @@ def test_gradients_have_the_operands_dtype_and_the_cotangents_precision(dtype):
     x_bar, w_bar = jax.vjp(f, x, w)[1](y.astype("float32"))
     assert x_bar.dtype == w_bar.dtype == dtype
     np.testing.assert_allclose(float(w_bar[0, 0, 0, 0]), 2048 * 1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_strict_promotion_lets_narrow_floats_be_summed_in_wide_ones(method, dtype):
+    case = Case(2, (4, 5), (3, 3), (2, 2), (1, 1), "SAME", (8, 10), 1, 2, 2, dtype=dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        case.check(case.run(method))

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 from jax import lax
 
 from .. import _onednn
@@ -73,8 +74,8 @@ class Engine:
     @property
     def sums(self) -> Any:
         """At least float32, where products are summed here and not inside one operation of XLA."""
-        floating = jax.numpy.issubdtype(self.dtype, jax.numpy.floating)
-        return jax.numpy.promote_types(self.dtype, "float32") if floating else self.dtype
+        # NumPy promotes also where JAX is told not to (jax.numpy_dtype_promotion("strict")).
+        return np.promote_types(self.dtype, "float32") if jax.numpy.issubdtype(self.dtype, np.floating) else self.dtype
 
 
 def engine_for(problem: Problem) -> str:

@@ -62,7 +62,8 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
         for number, (taps, alone) in enumerate(_phases(geometry))
         if alone
     ]
-    return functools.reduce(operator.add, parts)
+    zero = lax.full((y.shape[0], *geometry.input, *w.shape[-2:]), 0, engine.sums)
+    return functools.reduce(operator.add, parts, zero)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
@@ -86,4 +87,4 @@ def _phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | 
         kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
         ones = (1,) * geometry.rank
         alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        yield tuple(taps), alone if 0 not in kernel else None
+        yield tuple(taps), None if alone.empty else alone
