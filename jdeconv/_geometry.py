@@ -44,6 +44,17 @@ class Geometry:
         return tuple((i - 1) * s + k - o - low for i, k, o, s, low in sizes)
 
     @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many blocks of `strides` positions a kernel's taps take; of one tap where the stride is 1."""
+        sizes = zip(self.kernel, self.extent, self.strides, strict=True)
+        return tuple(k if s == 1 else -(-e // s) for k, e, s in sizes)
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """How many of a block's `strides` positions taps can reach."""
+        return tuple(min(s, e) for s, e in zip(self.strides, self.extent, strict=True))
+
+    @property
     def empty(self) -> bool:
         """Whether it is known that no output position is reached, so that every result is zero."""
         dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)

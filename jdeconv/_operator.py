@@ -42,9 +42,8 @@ def solve(
       Array([1., 1., 2., 1., 1.], dtype=float32)
     """
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
-    _plan.choose(
-        "*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS
-    )  # a method that can't, says so now
+    if method != _plan.AUTO:  # one that can't do this case says so now, not when it is lowered
+        _plan.choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -177,12 +176,11 @@ def _compute(
     # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
     with jax.numpy_dtype_promotion("standard"):
         common = jax.numpy.promote_types(a.dtype, b.dtype)
-        wide = jax.numpy.promote_types(common, dtype)
     problem = problem_of(a, b, geometry, result, dtype)
     name = engine_for(problem) if onednn else "xla"
     choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, wide, split_groups=platform == "cpu", onednn=name == "onednn")
+    engine = Engine(precision, np.dtype(problem.dtype), split_groups=platform == "cpu", onednn=name == "onednn")
     return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 

@@ -1,7 +1,6 @@
 """Which formulation computes a result: one table of rules, each with its evidence. No JAX here."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -71,8 +70,7 @@ def volume_to_few(problem: Problem) -> bool:
 
 def in_few_convolutions(problem: Problem) -> bool:
     """Strided; one convolution gives all phases, or at most 9 give one each: every one is compiled."""
-    steps = zip(problem.geometry.extent, problem.geometry.strides, strict=True)
-    return strided(problem) and (problem.filling == 1 or math.prod(min(e, s) for e, s in steps) <= 9)
+    return strided(problem) and (problem.filling == 1 or problem.phases <= 9)
 
 
 def in_few_but_small(problem: Problem) -> bool:
@@ -86,12 +84,14 @@ def strided_volume(problem: Problem) -> bool:
     return strided(problem) and in_volume(problem)
 
 
+def one_or_two_channels(problem: Problem) -> bool:
+    """In and out of each group: one and one, or one and two."""
+    return problem.inputs * problem.outputs <= 2
+
+
 def few_taps_to_one(problem: Problem) -> bool:
     """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap."""
-    most = 64 if problem.inputs * problem.outputs <= 2 else 32
-    return (problem.outputs == 1 or problem.inputs * problem.outputs <= 2) and math.prod(
-        problem.geometry.kernel
-    ) <= most
+    return problem.taps <= 64 if one_or_two_channels(problem) else problem.outputs == 1 and problem.taps <= 32
 
 
 def volume_in_one_block(problem: Problem) -> bool:
@@ -101,8 +101,7 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 def many_depthwise(problem: Problem) -> bool:
     """One channel a group, or two, in at least 32 groups, and a kernel that can be written out tap by tap."""
-    one_or_two = problem.inputs * problem.outputs <= 2
-    return one_or_two and problem.groups >= 32 and math.prod(problem.geometry.kernel) <= 64
+    return one_or_two_channels(problem) and problem.groups >= 32 and problem.taps <= 64
 
 
 def few_blocks(problem: Problem) -> bool:

@@ -28,15 +28,21 @@ class Problem:
         return 2 * self.batch * math.prod((*g.input, *g.kernel, self.groups, self.inputs, self.outputs))
 
     @property
+    def taps(self) -> int:
+        """Of the kernel, in all dimensions."""
+        return math.prod(self.geometry.kernel)
+
+    @property
     def blocks(self) -> int:
-        """Of `strides` taps each, the last of them filled up; of one tap where the stride is 1."""
-        g = self.geometry
-        sizes = zip(g.kernel, g.extent, g.strides, strict=True)
-        return math.prod(k if s == 1 else -(-e // s) for k, e, s in sizes)
+        """Of taps, in all dimensions; the last of each may be filled up."""
+        return math.prod(self.geometry.blocks)
+
+    @property
+    def phases(self) -> int:
+        """That taps reach, in all dimensions."""
+        return math.prod(self.geometry.phases)
 
     @property
     def filling(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
-        g = self.geometry
-        reached = math.prod(1 if s == 1 else min(e, s) for e, s in zip(g.extent, g.strides, strict=True))
-        return self.blocks * reached / math.prod(g.kernel)
+        return self.blocks * self.phases / self.taps

@@ -9,6 +9,7 @@ import oracle
 from hypothesis import strategies as st
 
 import jdeconv
+from jdeconv._geometry import build
 
 FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 FUNCTIONS = {1: jdeconv.conv1d_transpose, 2: jdeconv.conv2d_transpose, 3: jdeconv.conv3d_transpose}
@@ -39,6 +40,10 @@ class Case:
     @property
     def data_format(self):
         return FORMATS[self.rank][self.channels_first]
+
+    @property
+    def geometry(self):
+        return build(self.in_sizes, self.kernel, self.strides, self.dilations, self.padding, self.out_sizes)
 
     def per_dimension(self):
         pads = [self.padding] * self.rank if isinstance(self.padding, str) else self.padding

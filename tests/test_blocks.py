@@ -14,19 +14,13 @@ from jdeconv._formulations.blocks import (
     kernel_to_blocks,
     output_from_blocks,
     output_to_blocks,
-    phases,
     unit,
 )
-from jdeconv._geometry import build
-
-
-def geometry_of(case):
-    return build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding, case.out_sizes)
 
 
 @given(case=cases(dtypes=("float32",)))
 def test_there_and_back(case):
-    geometry = geometry_of(case)
+    geometry = case.geometry
     _, w, y = case.arrays()
     w = w.reshape(*w.shape[:-1], case.groups, -1)
     y = y.reshape(*y.shape[:-1], case.groups, -1)
@@ -45,14 +39,14 @@ def test_there_and_back(case):
 
 @given(case=cases(dtypes=("int32",), most_groups=1))
 def test_stride_one_over_blocks_is_the_definition(case):
-    geometry = geometry_of(case)
+    geometry = case.geometry
     blocks = unit(geometry)
     assert blocks.strides == (1,) * case.rank
     x, w, _ = case.arrays()
     w_blocks = jax.jit(lambda w: kernel_to_blocks(w, geometry))(w[..., None, :])[..., 0, :]
     # Explicit padding says any low; what it says of high follows from the sizes.
     padding = tuple(zip(blocks.low, blocks.high, strict=True))
-    channels = 1, case.group_inputs, math.prod(phases(geometry)) * case.group_outputs
+    channels = 1, case.group_inputs, math.prod(geometry.phases) * case.group_outputs
     steps = blocks.strides, blocks.dilations
     in_blocks = Case(case.batch, case.in_sizes, blocks.kernel, *steps, padding, blocks.output, *channels)
     y = oracle.transpose_conv(in_blocks, x, np.asarray(w_blocks))

@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 import jdeconv
 from jdeconv import _onednn
 from jdeconv._formulations import METHODS
-from jdeconv._geometry import build
 from jdeconv._problem import Problem
 
 
 def refuses(method, case):
     """Why the method can't do one of the three results, or None."""
-    geometry = build(case.in_sizes, case.kernel, case.strides, case.dilations, case.padding, case.out_sizes)
     channels = case.groups, case.group_inputs, case.group_outputs
     problems = (
-        Problem(geometry, result, case.batch, *channels, case.dtype) for result in ("output", "input", "kernel")
+        Problem(case.geometry, result, case.batch, *channels, case.dtype) for result in ("output", "input", "kernel")
     )
     return next((reason for problem in problems if (reason := METHODS[method].supports(problem))), None)
 

@@ -43,16 +43,15 @@ class Engine:
             preferred_element_type=self.sums if self.onednn else self.dtype,
         )  # fmt: skip
         grouped = dict(arguments, feature_group_count=feature_group_count)
-        if self.onednn and not _onednn.refuses_conv(lhs, rhs, **grouped):
-            return _onednn.conv(lhs, rhs, **grouped)
+        conv = _onednn.conv if self.onednn else lax.conv_general_dilated
         # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
-        # three results); each is an operation to be compiled, so their number is bounded.
-        if not self.split_groups or not 1 < feature_group_count <= MOST_SPLIT:
-            return lax.conv_general_dilated(lhs, rhs, **grouped)
+        # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
+        splits = self.split_groups and 1 < feature_group_count <= MOST_SPLIT
+        if not splits or (self.onednn and not _onednn.refuses_conv(lhs, rhs, **grouped)):
+            return conv(lhs, rhs, **grouped)
         # The first two entries of a spec are batch and channels, or output and input channels.
         lhs_groups = jax.numpy.split(lhs, feature_group_count, dimension_numbers.lhs_spec[1])
         rhs_groups = jax.numpy.split(rhs, feature_group_count, dimension_numbers.rhs_spec[0])
-        conv = _onednn.conv if self.onednn else lax.conv_general_dilated
         dense = [conv(a, b, **arguments) for a, b in zip(lhs_groups, rhs_groups, strict=True)]
         return lax.concatenate(dense, dimension_numbers.out_spec[1])
 

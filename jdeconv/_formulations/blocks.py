@@ -28,10 +28,7 @@ def unit(geometry: Geometry) -> Geometry:
     sizes = zip(geometry.input, geometry.output, geometry.strides, geometry.low, strict=True)
     return Geometry(
         input=geometry.input,
-        kernel=tuple(
-            k if s == 1 else -(-e // s)
-            for k, e, s in zip(geometry.kernel, geometry.extent, geometry.strides, strict=True)
-        ),
+        kernel=geometry.blocks,
         # ceil((low + output) / s) - low // s, where output - input*s is a plain int even for symbolic sizes
         output=tuple(i - (-(low + o - i * s) // s) - low // s for i, o, s, low in sizes),
         strides=(1,) * geometry.rank,
@@ -40,20 +37,13 @@ def unit(geometry: Geometry) -> Geometry:
     )
 
 
-def phases(geometry: Geometry) -> tuple[int, ...]:
-    """How many of a block's `strides` output positions taps can reach."""
-    return tuple(min(s, e) for s, e in zip(geometry.strides, geometry.extent, strict=True))
-
-
 def holds_taps(geometry: Geometry) -> np.ndarray:
     """`(*blocks, r1*…*rn)`: where a block has a tap, and not a zero that fills it up.
 
     An infinite or undefined input times such a zero would spread to outputs that it does not reach.
     """
     rank, held = geometry.rank, np.ones((), bool)
-    sizes = zip(
-        unit(geometry).kernel, phases(geometry), geometry.strides, geometry.kernel, geometry.dilations, strict=True
-    )
+    sizes = zip(geometry.blocks, geometry.phases, geometry.strides, geometry.kernel, geometry.dilations, strict=True)
     for b, r, s, k, d in sizes:
         taps = np.arange(k) * (1 if s == 1 else d)
         held = np.logical_and.outer(held, np.isin(np.arange(b * r), taps).reshape(b, r))
@@ -62,7 +52,7 @@ def holds_taps(geometry: Geometry) -> np.ndarray:
 
 def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
     """Each axis of taps, from axis `first` on, as two: blocks, and the phases in them; zeros where no tap is."""
-    blocks, phased = unit(geometry).kernel, phases(geometry)
+    blocks, phased = geometry.blocks, geometry.phases
     pads = [
         (0, 0, 0) if s == 1 else (0, b * r - e, d - 1)
         for b, s, r, e, d in zip(blocks, geometry.strides, phased, geometry.extent, geometry.dilations, strict=True)
@@ -76,12 +66,12 @@ def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
     """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
     rank, (o, *rest) = geometry.rank, w.shape[-3:]
     w = fill(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
-    return w.reshape(*w.shape[:rank], math.prod(phases(geometry)) * o, *rest)
+    return w.reshape(*w.shape[:rank], math.prod(geometry.phases) * o, *rest)
 
 
 def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `kernel_to_blocks`; what stands where no tap is, is dropped."""
-    rank, strides, blocks, phased = geometry.rank, geometry.strides, unit(geometry).kernel, phases(geometry)
+    rank, strides, blocks, phased = geometry.rank, geometry.strides, geometry.blocks, geometry.phases
     w = w.reshape(*blocks, *phased, w.shape[-3] // math.prod(phased), *w.shape[-2:])
     w = w.transpose(*_interleave(rank), *range(2 * rank, 2 * rank + 3))
     w = w.reshape(*map(operator.mul, blocks, phased), *w.shape[-3:])
@@ -92,7 +82,7 @@ def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
 
 def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """`(n, *out, g, o)` as `(n, *blocks, g, r1*…*rn*o)`."""
-    rank, blocks, phased = geometry.rank, unit(geometry).output, phases(geometry)
+    rank, blocks, phased = geometry.rank, unit(geometry).output, geometry.phases
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = split_output(y, geometry)
     channels = 2 * rank + 1
@@ -103,7 +93,7 @@ def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
 
 def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `output_to_blocks`; positions beyond the output's ends are dropped."""
-    rank, blocks, phased = geometry.rank, unit(geometry).output, phases(geometry)
+    rank, blocks, phased = geometry.rank, unit(geometry).output, geometry.phases
     n, groups = y.shape[0], y.shape[-2]
     y = y.reshape(n, *blocks, groups, *phased, y.shape[-1] // math.prod(phased))
     pairs = [axis for dim in range(rank) for axis in (1 + dim, rank + 2 + dim)]
@@ -117,13 +107,13 @@ def split_output(y: jax.Array, geometry: Geometry) -> jax.Array:
     last = [b * s - o - f for b, s, o, f in zip(blocks, geometry.strides, geometry.output, first, strict=True)]
     y = pad(y, list(zip(first, last, strict=True)))
     y = y.reshape(y.shape[0], *interleaved(blocks, geometry.strides), *y.shape[-2:])
-    return window(y, (0,) * 2 * rank, interleaved(blocks, phases(geometry)))
+    return window(y, (0,) * 2 * rank, interleaved(blocks, geometry.phases))
 
 
 def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `split_output`; phases that no tap reaches are zero."""
     blocks = unit(geometry).output
-    y = pad(y, [pair for s, r in zip(geometry.strides, phases(geometry), strict=True) for pair in ((0, 0), (0, s - r))])
+    y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
     y = y.reshape(y.shape[0], *(b * s for b, s in zip(blocks, geometry.strides, strict=True)), *y.shape[-2:])
     return window(y, [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)], geometry.output)
 

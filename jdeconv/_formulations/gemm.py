@@ -71,7 +71,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The input times each window of the output, over all positions."""
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
-    stacked = jax.numpy.stack(taps).reshape(*unit(geometry).kernel, *taps[0].shape)
+    stacked = jax.numpy.stack(taps).reshape(*geometry.blocks, *taps[0].shape)
     return kernel_from_blocks(stacked, geometry)
 
 

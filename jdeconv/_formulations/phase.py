@@ -23,7 +23,6 @@ from .blocks import (
     kernel_to_blocks,
     output_from_blocks,
     output_to_blocks,
-    phases,
     unit,
 )
 
@@ -74,7 +73,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
 def _phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | None]]:
     """For each phase its taps, and the geometry that joins the input to it; None if it has no taps."""
     blocks = unit(geometry)
-    for phase in itertools.product(*map(range, phases(geometry))):
+    for phase in itertools.product(*map(range, geometry.phases)):
         taps, steps, lows = [], [], []
         sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, blocks.low, strict=True)
         for r, k, s, d, low in sizes:

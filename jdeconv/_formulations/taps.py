@@ -21,7 +21,6 @@ from .blocks import (
     kernel_from_blocks,
     kernel_to_blocks,
     pad,
-    phases,
     split_output,
     strided_windows,
     unit,
@@ -36,11 +35,10 @@ MOST_TERMS = 1024  # each one is an operation of the program: compiling as many 
 
 def supports(problem: Problem) -> str | None:
     """As many terms as can be written out one by one."""
-    blocks = unit(problem.geometry).kernel
     terms = {
-        "output": math.prod(blocks) * problem.inputs,
-        "input": math.prod(problem.geometry.kernel) * problem.outputs,
-        "kernel": math.prod(blocks),
+        "output": problem.blocks * problem.inputs,
+        "input": problem.taps * problem.outputs,
+        "kernel": problem.blocks,
     }[problem.result]
     return None if terms <= MOST_TERMS else f"{terms} terms for each element; expected at most {MOST_TERMS}"
 
@@ -58,7 +56,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         starts = [e - 1 - t * d for e, t, d in zip(blocks.extent, tap, blocks.dilations, strict=True)]
         part = window(x, starts, blocks.output)
         part = part.reshape(x.shape[0], *interleaved(blocks.output, (1,) * rank), groups, 1, i)
-        by_phase = interleaved((1,) * rank, phases(geometry))
+        by_phase = interleaved((1,) * rank, geometry.phases)
         block = w[tap].reshape(*by_phase, o, groups, i).swapaxes(-2, -3)
         products = [engine.wide(part[..., c]) * engine.wide(block[..., c]) for c in range(i)]
         if not held[tap].all():
@@ -85,7 +83,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     taps = []
     for tap in itertools.product(*map(range, blocks.kernel)):
         starts = interleaved([t * d for t, d in zip(tap, blocks.dilations, strict=True)], (0,) * rank)
-        part = window(y, starts, interleaved(blocks.input, phases(geometry)))
+        part = window(y, starts, interleaved(blocks.input, geometry.phases))
         products = x * engine.wide(part[..., None])
         rows = products.reshape(n * blocks.input[0], -1)
         # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
@@ -93,5 +91,5 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         rest = lax.dot(ones, rows, precision="highest").reshape(products.shape[2:])
         taps.append(rest.sum(tuple(range(1, 2 * rank - 1, 2))))
     stacked = jax.numpy.stack(taps)  # (taps, s1, …, sn, g, o, i)
-    stacked = stacked.reshape(*blocks.kernel, math.prod(phases(geometry)), groups, o, i)
+    stacked = stacked.reshape(*blocks.kernel, math.prod(geometry.phases), groups, o, i)
     return kernel_from_blocks(stacked.swapaxes(-2, -3).reshape(*blocks.kernel, -1, groups, i), geometry)
