@@ -15,6 +15,7 @@ from ._geometry import Geometry
 from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan import Choice
 from ._problem import Problem
+from ._rules import RULES
 from ._tf import conv1d_transpose, conv2d_transpose, conv3d_transpose
 
 FUNCTIONS: dict[int, Callable[..., jax.Array]] = {1: conv1d_transpose, 2: conv2d_transpose, 3: conv3d_transpose}
@@ -64,7 +65,7 @@ class Explanation:
         ]
         lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows]]
         rules = {choice.rule for p in self.passes for choice in p.choices.values() if choice.rule}
-        lines += [f"{rule.method}: {rule.evidence}" for rule in _plan.RULES if rule in rules]
+        lines += [f"{rule.method}: {rule.evidence}" for rule in RULES if rule in rules]
         return "\n".join(lines)
 
 

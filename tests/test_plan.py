@@ -7,8 +7,9 @@ import pytest
 from jdeconv import _plan
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
-from jdeconv._plan import Rule, choose
+from jdeconv._plan import choose
 from jdeconv._problem import Problem
+from jdeconv._rules.rule import Rule, always
 
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
 
@@ -31,11 +32,11 @@ def with_rules(monkeypatch, *rules):
 def test_the_first_rule_that_applies_wins(monkeypatch):
     never = Rule("*", "*", "*", lambda problem: False, "fast", "")
     other_platform, other_result = (
-        Rule("tpu", "*", "*", _plan.always, "fast", ""),
-        Rule("*", "*", "kernel", _plan.always, "fast", ""),
+        Rule("tpu", "*", "*", always, "fast", ""),
+        Rule("*", "*", "kernel", always, "fast", ""),
     )
-    unsupported = Rule("cpu", "xla", "output", _plan.always, "picky", "")
-    wins = Rule("cpu", "xla", "output", _plan.always, "fast", "measured")
+    unsupported = Rule("cpu", "xla", "output", always, "picky", "")
+    wins = Rule("cpu", "xla", "output", always, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
     assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == _plan.Choice("fast", "xla", wins)
     assert choose("gpu", "xla", problem("output"), "auto", METHODS_HERE).method == "lax"

@@ -21,8 +21,8 @@ class Engine:
 
     precision: Any
     dtype: Any
-    split_groups: bool = False
-    """Whether XLA's own grouped convolutions are run group by group."""
+    platform: str = "other"
+    """'cpu', 'gpu' or 'tpu'; 'other' where XLA's partitioner may split the program over devices."""
     onednn: bool = False
     """Whether jaxlib's oneDNN runs what it is proven for; 16-bit floats are widened for it, as XLA CPU does too."""
 
@@ -46,7 +46,7 @@ class Engine:
         conv = _onednn.conv if self.onednn else lax.conv_general_dilated
         # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
         # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
-        splits = self.split_groups and 1 < feature_group_count <= MOST_SPLIT
+        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT
         if not splits or (self.onednn and not _onednn.refuses_conv(lhs, rhs, **grouped)):
             return conv(lhs, rhs, **grouped)
         # The first two entries of a spec are batch and channels, or output and input channels.
