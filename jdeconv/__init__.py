@@ -1,5 +1,8 @@
 """Transposed convolution for JAX: TensorFlow's numbers, every derivative, gradients without the slowdown."""
 
+import importlib
+from typing import Any
+
 from ._explain import Explanation as Explanation
 from ._explain import explain as explain
 from ._geometry import OutputSizes as OutputSizes
@@ -11,3 +14,15 @@ from ._tf import conv3d_transpose as conv3d_transpose
 from ._tf import conv_transpose as conv_transpose
 
 __version__ = "0.1.0"
+
+_LAZY: tuple[str, ...] = ()  # modules that load when they are asked for, so that `import jdeconv` stays light
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
