@@ -33,6 +33,17 @@ class Problem:
         return math.prod(self.geometry.kernel)
 
     @property
+    def strides(self) -> int:
+        """Positions in a block of outputs, in all dimensions."""
+        return math.prod(self.geometry.strides)
+
+    @property
+    def image(self) -> int | None:
+        """Positions of the input, in all dimensions; None while they are symbolic."""
+        sizes = self.geometry.input
+        return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+    @property
     def blocks(self) -> int:
         """Of taps, in all dimensions; the last of each may be filled up."""
         return math.prod(self.geometry.blocks)

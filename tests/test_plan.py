@@ -69,14 +69,17 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
     [
         # output, input and kernel on CPU, as measured
         ((32, 32), (4, 2), (256, 128), "phase lax gemm", "phase lax lax"),
-        ((32, 32), (2, 2), (256, 128), "lax lax gemm", "phase lax gemm"),
+        ((32, 32), (2, 2), (256, 128), "gemm lax gemm", "phase lax gemm"),
         ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
-        ((32, 32), (4, 2), (1, 1), "taps taps phase", "taps taps lax"),
+        ((32, 32), (4, 2), (1, 1), "taps taps gemm", "taps taps lax"),
         ((32, 32), (8, 8), (1, 8), "taps lax gemm", "taps lax gemm"),
-        ((32, 32), (16, 8), (1, 1), "taps lax phase", "taps lax lax"),
-        ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "phase taps lax"),
-        ((16, 16, 16), (2, 2), (128, 64), "phase phase gemm", "phase lax gemm"),
-        ((500,), (1024, 256), (513, 1), "phase lax gemm", "phase lax lax"),
+        ((32, 32), (16, 8), (1, 1), "taps lax gemm", "taps lax lax"),
+        ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "gemm taps gemm"),
+        ((16, 16, 16), (2, 2), (128, 64), "gemm phase gemm", "phase lax gemm"),
+        ((500,), (1024, 256), (513, 1), "phase phase gemm", "phase phase lax"),
+        ((80, 40), (1, 6), (11, 138), "gemm gemm gemm", "phase gemm gemm"),
+        ((8, 8), (16, 1), (28, 24), "gemm gemm gemm", "lax lax lax"),
+        ((2000,), (7, 2), (229, 1), "gemm taps gemm", "gemm taps gemm"),
     ],
 )
 def test_the_choice_on_cpu(size, steps, channels, xla, onednn):

@@ -143,6 +143,25 @@ def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[in
         yield tap, window(y, starts, geometry.input, geometry.strides)
 
 
+def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | None]]:
+    """For each phase its taps, and the geometry that joins the input to its blocks; None if no tap reaches it."""
+    blocks = unit(geometry)
+    for phase in itertools.product(*map(range, geometry.phases)):
+        taps, steps, lows = [], [], []
+        sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, blocks.low, strict=True)
+        for r, k, s, d, low in sizes:
+            # The taps that reach phase r are s/gcd(s, d) apart, and that is d/gcd(s, d) blocks.
+            common = math.gcd(s, d)
+            first = next((t for t in range(min(k, s)) if t * d % s == r), k)
+            taps.append(slice(first, None, s // common))
+            steps.append(d // common)
+            lows.append(low - first * d // s)
+        kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
+        ones = (1,) * geometry.rank
+        alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
+        yield tuple(taps), None if alone.empty else alone
+
+
 def interleaved(blocks: Sequence[int], strides: Sequence[int]) -> list[int]:
     """(b1, s1, b2, s2, …)"""
     return [size for pair in zip(blocks, strides, strict=True) for size in pair]

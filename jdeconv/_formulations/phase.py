@@ -5,10 +5,7 @@ its own taps. Zeros could fill up the last block of taps, but they would make in
 """
 
 import functools
-import itertools
-import math
 import operator
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
@@ -23,6 +20,7 @@ from .blocks import (
     kernel_to_blocks,
     output_from_blocks,
     output_to_blocks,
+    phases,
     unit,
 )
 
@@ -44,7 +42,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         engine.wide(conv.transpose_conv(x, w[taps], alone, engine))
         if alone
         else lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
-        for taps, alone in _phases(geometry)
+        for taps, alone in phases(geometry)
     ]
     y = jax.numpy.stack(parts, axis=-2)
     return output_from_blocks(y.reshape(*y.shape[:-2], -1), geometry)
@@ -58,7 +56,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     y = y.reshape(*y.shape[:-1], -1, w.shape[-3])
     parts = [
         engine.wide(conv.input_grad(w[taps], y[..., number, :], alone, engine))
-        for number, (taps, alone) in enumerate(_phases(geometry))
+        for number, (taps, alone) in enumerate(phases(geometry))
         if alone
     ]
     zero = lax.full((y.shape[0], *geometry.input, *w.shape[-2:]), 0, engine.sums)
@@ -68,22 +66,3 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The kernel gradient of that one, without window dilation."""
     return kernel_from_blocks(conv.kernel_grad(x, output_to_blocks(y, geometry), unit(geometry), engine), geometry)
-
-
-def _phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | None]]:
-    """For each phase its taps, and the geometry that joins the input to it; None if it has no taps."""
-    blocks = unit(geometry)
-    for phase in itertools.product(*map(range, geometry.phases)):
-        taps, steps, lows = [], [], []
-        sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, blocks.low, strict=True)
-        for r, k, s, d, low in sizes:
-            # The taps that reach phase r are s/gcd(s, d) apart, and that is d/gcd(s, d) blocks.
-            common = math.gcd(s, d)
-            first = next((t for t in range(min(k, s)) if t * d % s == r), k)
-            taps.append(slice(first, None, s // common))
-            steps.append(d // common)
-            lows.append(low - first * d // s)
-        kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
-        ones = (1,) * geometry.rank
-        alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        yield tuple(taps), None if alone.empty else alone

@@ -30,6 +30,7 @@ from .blocks import (
 if TYPE_CHECKING:
     from . import Engine
 
+STRIPS = 8  # depthwise 64 on 4, 32x32: 0.9 ms; 1 strip 5.3, 16 strips 2.5
 MOST_TERMS = 1024  # each one is an operation of the program: compiling as many takes seconds
 
 
@@ -84,12 +85,28 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     for tap in itertools.product(*map(range, blocks.kernel)):
         starts = interleaved([t * d for t, d in zip(tap, blocks.dilations, strict=True)], (0,) * rank)
         part = window(y, starts, interleaved(blocks.input, geometry.phases))
-        products = x * engine.wide(part[..., None])
-        rows = products.reshape(n * blocks.input[0], -1)
-        # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
-        ones = lax.full((1, rows.shape[0]), 1, rows.dtype)
-        rest = lax.dot(ones, rows, precision="highest").reshape(products.shape[2:])
-        taps.append(rest.sum(tuple(range(1, 2 * rank - 1, 2))))
+        taps.append(_sum_of_rows(x, engine.wide(part[..., None])))
     stacked = jax.numpy.stack(taps)  # (taps, s1, …, sn, g, o, i)
     stacked = stacked.reshape(*blocks.kernel, math.prod(geometry.phases), groups, o, i)
     return kernel_from_blocks(stacked.swapaxes(-2, -3).reshape(*blocks.kernel, -1, groups, i), geometry)
+
+
+def _sum_of_rows(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x * y`, summed over batch and positions: dimensions 0, 1, 3, 5, … of as many as the spatial ones."""
+    rows = x.shape[0] * x.shape[1]
+    strips = STRIPS if isinstance(rows, int) else 1
+    more = [(0, -rows % strips if strips > 1 else 0, 0)]
+
+    def stripes(v: jax.Array) -> jax.Array:
+        v = v.reshape(rows, *v.shape[2:])
+        v = lax.pad(v, v.dtype.type(0), more + [(0, 0, 0)] * (v.ndim - 1))
+        return v.reshape(strips, -1, *v.shape[1:])
+
+    # Strips are added up as they are multiplied, so that few products go through memory.
+    x, y = stripes(x), stripes(y)
+    products = functools.reduce(operator.add, [x[strip] * y[strip] for strip in range(strips)])
+    # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
+    flat = products.reshape(products.shape[0], -1)
+    ones = lax.full((1, flat.shape[0]), 1, flat.dtype)
+    rest = lax.dot(ones, flat, precision="highest").reshape(products.shape[1:])
+    return rest.sum(tuple(range(1, rest.ndim - 3, 2)))

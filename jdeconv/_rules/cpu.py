@@ -1,12 +1,14 @@
 """CPU: what was fastest, by XLA's convolutions or oneDNN's.
 
-Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, medians of
-interleaved rounds. Over 150 random geometries `auto` takes 1.2 times what the best of all methods takes (geometric
-mean).
+Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least of
+interleaved runs, over 24 cases of networks and 64 random geometries (`benchmarks/cases.py`). Where an engine is named,
+it was measured with that one; a figure with another engine's is said to be so.
 """
 
 from .._problem import Problem
 from .rule import Rule, in_volume, one_block, strided
+
+MOST_TAPS = 512  # each is an operation where taps are added up one by one
 
 
 def from_one_channel(problem: Problem) -> bool:
@@ -14,9 +16,10 @@ def from_one_channel(problem: Problem) -> bool:
     return problem.inputs == 1 and (problem.groups > 1 or strided(problem) or in_volume(problem))
 
 
-def volume_to_few(problem: Problem) -> bool:
-    """Three dimensions, to at most 8 channels, kernel > stride."""
-    return in_volume(problem) and problem.outputs <= 8 and not one_block(problem)
+def to_few_channels(problem: Problem) -> bool:
+    """Strided, to at most 3 channels a group, or 8 where blocks of taps are not full."""
+    few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.filling > 1)
+    return strided(problem) and few and problem.taps <= 128
 
 
 def in_few_convolutions(problem: Problem) -> bool:
@@ -35,14 +38,40 @@ def strided_volume(problem: Problem) -> bool:
     return strided(problem) and in_volume(problem)
 
 
-def one_or_two_channels(problem: Problem) -> bool:
+def beyond_the_image(problem: Problem) -> bool:
+    """The kernel has more taps than the image has positions."""
+    image = problem.image
+    return image is not None and image < problem.taps <= MOST_TAPS
+
+
+def few_channels(problem: Problem) -> bool:
     """In and out of each group: one and one, or one and two."""
     return problem.inputs * problem.outputs <= 2
 
 
 def few_taps_to_one(problem: Problem) -> bool:
     """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap."""
-    return problem.taps <= 64 if one_or_two_channels(problem) else problem.outputs == 1 and problem.taps <= 32
+    return problem.taps <= 64 if few_channels(problem) else problem.outputs == 1 and problem.taps <= 32
+
+
+def large_depthwise(problem: Problem) -> bool:
+    """Depthwise, by full blocks of more taps than that."""
+    return problem.groups > 1 and few_channels(problem) and problem.filling == 1 and strided(problem)
+
+
+def long_kernel(problem: Problem) -> bool:
+    """One dimension, more than 64 taps, in full blocks."""
+    return problem.geometry.rank == 1 and problem.taps > 64 and problem.filling == 1 and strided(problem)
+
+
+def one_block_with_gaps(problem: Problem) -> bool:
+    """Kernel < stride: most outputs are not reached."""
+    return one_block(problem) and problem.phases < problem.strides
+
+
+def gaps(problem: Problem) -> bool:
+    """Kernel < stride in some dimension; one convolution gives all phases."""
+    return problem.phases < problem.strides and problem.filling == 1
 
 
 def volume_in_one_block(problem: Problem) -> bool:
@@ -50,9 +79,25 @@ def volume_in_one_block(problem: Problem) -> bool:
     return in_volume(problem) and one_block(problem)
 
 
-def many_depthwise(problem: Problem) -> bool:
-    """One channel a group, or two, in at least 32 groups, and a kernel that can be written out tap by tap."""
-    return one_or_two_channels(problem) and problem.groups >= 32 and problem.taps <= 64
+def few_terms(problem: Problem) -> bool:
+    """Groups, each with few pairs of channels times blocks of taps."""
+    return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 24
+
+
+def few_terms_by_tap(problem: Problem) -> bool:
+    """Groups, each with few pairs of channels times taps."""
+    return problem.groups > 1 and problem.taps * problem.inputs * problem.outputs <= 24
+
+
+def not_many_terms(problem: Problem) -> bool:
+    """As `few_terms`, with some more."""
+    return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 64
+
+
+def few_from_many_off_the_plane(problem: Problem) -> bool:
+    """One or three dimensions, from 16 or more channels to at most 3, few taps."""
+    many_to_few = problem.inputs >= 16 and problem.outputs <= 3
+    return problem.geometry.rank != 2 and many_to_few and strided(problem) and problem.taps <= 64
 
 
 def few_blocks(problem: Problem) -> bool:
@@ -62,25 +107,43 @@ def few_blocks(problem: Problem) -> bool:
     return strided(problem) and problem.blocks <= 8
 
 
+def small(problem: Problem) -> bool:
+    """At most 4096 positions in the batch, and 1024 pairs of channels a group."""
+    image = problem.image
+    known = image is not None and isinstance(problem.batch, int)
+    few = known and problem.batch * image <= 4096
+    return few and problem.inputs * problem.outputs <= 1024 and problem.taps <= MOST_TAPS
+
+
 def from_few_channels(problem: Problem) -> bool:
     """At most 16 input channels a group, and little filling."""
     return strided(problem) and problem.inputs <= 16 and problem.filling <= 1.8
 
 
 RULES = (
-    Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.5; gemm 7.9, lax 413"),
-    Rule(
-        "cpu", "onednn", "output", in_few_convolutions, "phase", "4, 32x32, 512 to 256, k 2, s 2: 27; lax 35, gemm 39"
-    ),
-    Rule("cpu", "xla", "output", volume_to_few, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 155; phase 637, lax 63589"),
-    Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 33; gemm 64, lax 68"),
-    Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 8; lax 333"),
-    Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 31; phase 36, lax 59"),
-    Rule(
-        "cpu", "xla", "input", volume_in_one_block, "phase", "1, 12x12x12, 16 to 64, k 2, s 2: 0.6; lax 2.5, gemm 2.7"
-    ),
-    Rule("cpu", "*", "kernel", many_depthwise, "taps", "4, 32x32, depthwise 64, k 4, s 2: 2.4; lax 3.8, gemm 9.1"),
-    Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 32; lax 59, phase 123"),
-    Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 32x32, 128 to 64, k 4, s 2: 185; lax 253, phase 509"),
+    Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
+    Rule("cpu", "*", "output", few_terms, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 39; lax 50"),
+    Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
+    Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
+    Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
+    Rule("cpu", "xla", "output", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
+    Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
+    Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
+    Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
+    Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
+    Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
+    Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
+    Rule("cpu", "*", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
+    Rule("cpu", "*", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
+    Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
+    Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
+    Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
+    Rule("cpu", "*", "kernel", few_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
+    Rule("cpu", "xla", "kernel", not_many_terms, "taps", "2, 14x14x14, depthwise 4, k 6, s 2: 2.7; gemm 12, lax 41"),
+    Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
+    Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
+    Rule("cpu", "onednn", "kernel", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 12; lax 40, gemm 70"),
+    Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
+    Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
     Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
 )
