@@ -1,5 +1,6 @@
 """The table of rules: the first that applies and is supported wins, and a method asked for is used or refused."""
 
+import dataclasses
 import types
 
 import pytest
@@ -88,6 +89,14 @@ def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
     for engine, methods in (("xla", xla), ("onednn", onednn)):
         problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
         assert " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in problems) == methods
+
+
+def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
+    geometry = build((32, 32), (4, 4), (2, 2), (1, 1), "SAME")
+    for channels, methods in (((256, 128), "gemm gemm gemm"), ((128, 64), "phase lax lax")):
+        problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+        narrow = [dataclasses.replace(problem, dtype="bfloat16") for problem in problems]
+        assert " ".join(choose("cpu", "onednn", p, "auto", METHODS).method for p in narrow) == methods
 
 
 def test_depthwise_of_many_groups_on_cpu():

@@ -120,10 +120,24 @@ def from_few_channels(problem: Problem) -> bool:
     return strided(problem) and problem.inputs <= 16 and problem.filling <= 1.8
 
 
+def bfloat16_from_many(problem: Problem) -> bool:
+    """bfloat16, in full blocks, from 64 channels or more for each block."""
+    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem)
+    return narrow and problem.inputs >= 64 * problem.blocks
+
+
+def bfloat16_to_many(problem: Problem) -> bool:
+    """bfloat16, in full blocks, to 128 channels or more, phases included, for each block; not in a volume."""
+    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem) and not in_volume(problem)
+    return narrow and problem.phases * problem.outputs >= 128 * problem.blocks
+
+
+# bfloat16: where oneDNN would be given float32, XLA's products keep to bfloat16's instructions.
 RULES = (
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
     Rule("cpu", "*", "output", few_terms, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 39; lax 50"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
+    Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
     Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
     Rule("cpu", "xla", "output", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
@@ -133,6 +147,7 @@ RULES = (
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
+    Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "*", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
     Rule("cpu", "*", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
     Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
@@ -142,6 +157,7 @@ RULES = (
     Rule("cpu", "xla", "kernel", not_many_terms, "taps", "2, 14x14x14, depthwise 4, k 6, s 2: 2.7; gemm 12, lax 41"),
     Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
+    Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "onednn", "kernel", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 12; lax 40, gemm 70"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
