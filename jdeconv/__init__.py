@@ -1,7 +1,7 @@
 """Transposed convolution for JAX: TensorFlow's numbers, every derivative, gradients without the slowdown."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._explain import Explanation as Explanation
 from ._explain import explain as explain
@@ -13,9 +13,15 @@ from ._tf import conv2d_transpose as conv2d_transpose
 from ._tf import conv3d_transpose as conv3d_transpose
 from ._tf import conv_transpose as conv_transpose
 
+if TYPE_CHECKING:
+    from . import convert as convert
+
 __version__ = "0.1.0"
 
-_LAZY: tuple[str, ...] = ()  # modules that load when they are asked for, so that `import jdeconv` stays light
+_LAZY: tuple[str, ...] = (
+    "convert",
+    "initializers",
+)  # modules that load when they are asked for, so that `import jdeconv` stays light
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,72 @@
+"""How each library lays out a kernel: axis orders, flips and groups, as one table; and what moves one to another."""
+
+import math
+from typing import Any, NamedTuple
+
+from ._arguments import shown
+from ._errors import either, refusal
+
+
+class Layout(NamedTuple):
+    """Axes in order: `*` the spatial ones, `i` and `o` the channels of one group, `gi` and `go` those of all groups."""
+
+    conv_transpose: str
+    flipped: bool
+    """Whether a transposed convolution's taps run backwards, as in a convolution of the dilated input."""
+    conv: str
+    dense: str
+
+
+LAYOUTS = {
+    "tf": Layout("* o gi", False, "* i go", "i o"),
+    "keras": Layout("* o gi", False, "* i go", "i o"),
+    "torch": Layout("gi o *", False, "go i *", "o i"),
+    "onnx": Layout("gi o *", False, "go i *", "o i"),
+    "flax": Layout("* i go", True, "* i go", "i o"),
+    "flax_transposed": Layout("* o gi", False, "* i go", "i o"),
+    "equinox": Layout("go i *", True, "go i *", "o i"),
+    "haiku": Layout("* go i", True, "* i go", "i o"),
+}
+
+
+def layout_named(argument: str, name: Any) -> Layout:
+    if isinstance(name, str) and name in LAYOUTS:
+        return LAYOUTS[name]
+    raise refusal(
+        ValueError,
+        argument,
+        shown(name),
+        "unknown",
+        f"expected {either(map(repr, LAYOUTS))}",
+        "Name the library whose layer reads the kernel.",
+    )
+
+
+def ends(axes: str, ndim: int) -> list[str]:
+    """The axes one by one: the spatial ones, being `ndim` less the others, by their numbers."""
+    names = axes.split()
+    at = names.index("*") if "*" in names else len(names)
+    return [*names[:at], *map(str, range(ndim - len(names) + ("*" in names))), *names[at + 1 :]]
+
+
+def moved(array: Any, source: str, target: str, groups: int, flip: bool) -> Any:
+    """`array`, whose axes `source` names, with the axes that `target` names."""
+    sizes: dict[str, int] = {}  # of each letter, in the order of `source`
+    for axis, size in zip(ends(source, array.ndim), array.shape, strict=True):
+        sizes |= {"g": groups, axis[1]: size // groups} if len(axis) == 2 else {axis: size}
+    axes = ends(target, array.ndim)
+    letters = list(sizes)
+    apart = array.reshape(tuple(sizes.values())).transpose([letters.index(letter) for letter in "".join(axes)])
+    whole = apart.reshape([math.prod(sizes[letter] for letter in axis) for axis in axes])
+    return whole[tuple(slice(None, None, -1 if flip and axis.isdecimal() else None) for axis in axes)]
+
+
+def groups_of(shape: tuple[int, ...], source: str, wanted: tuple[int, ...], target: str) -> int:
+    """How many groups the input channels of the two shapes imply; 1 where both say it alike, and it doesn't matter."""
+    sizes, others = (dict(zip(ends(a, len(s)), s, strict=True)) for a, s in ((source, shape), (target, wanted)))
+    if "gi" not in sizes | others or "gi" in sizes.keys() & others.keys():
+        return 1
+    grouped, single = (sizes, others) if "gi" in sizes else (others, sizes)
+    groups = grouped["gi"] // max(single["i"], 1)
+    divided = sizes["gi" if "gi" in sizes else "go"]
+    return groups if groups and divided % groups == 0 else 1
