@@ -8,6 +8,8 @@ from ._explain import explain as explain
 from ._geometry import OutputSizes as OutputSizes
 from ._geometry import output_sizes as output_sizes
 from ._onednn import use_onednn as use_onednn
+from ._overlap import Overlap as Overlap
+from ._overlap import overlap as overlap
 from ._tf import conv1d_transpose as conv1d_transpose
 from ._tf import conv2d_transpose as conv2d_transpose
 from ._tf import conv3d_transpose as conv3d_transpose
@@ -15,6 +17,7 @@ from ._tf import conv_transpose as conv_transpose
 
 if TYPE_CHECKING:
     from . import convert as convert
+    from . import initializers as initializers
 
 __version__ = "0.1.0"
 

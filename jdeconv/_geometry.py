@@ -194,12 +194,7 @@ def output_sizes(
     Semantics: TensorFlow's `conv2d_transpose`, whose `output_shape` may be any size that the strided convolution
     maps back to `input_size`.
     """
-    sizes = integers("input_size", input_size, least=0)
-    rank = len(sizes)
-    kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
-    steps = integers("strides", 1 if strides is None else strides, lengths=(rank,), least=1)
-    dils = integers("dilations", 1 if dilations is None else dilations, lengths=(rank,), least=1)
-    pads = spatial_padding("padding", padding, rank)
+    sizes, kernels, steps, dils, pads = spatial_sizes(input_size, kernel_size, strides, padding, dilations)
     found = [
         _output_range(dim, i, extent(k, d), s, pads if isinstance(pads, str) else pads[dim])
         for dim, (i, k, s, d) in enumerate(zip(sizes, kernels, steps, dils, strict=True))
@@ -208,3 +203,15 @@ def output_sizes(
     ranges = tuple(range(smallest, max(largest + 1, smallest)) for smallest, largest, _ in found)
     one = not isinstance(input_size, Sequence) and not getattr(input_size, "ndim", 0)
     return OutputSizes(defaults[0], ranges[0]) if one else OutputSizes(defaults, ranges)
+
+
+def spatial_sizes(
+    input_size: Any, kernel_size: Any, strides: Any, padding: Any, dilations: Any
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], Padding]:
+    """The arguments of `output_sizes`, an entry a spatial dimension."""
+    sizes = integers("input_size", input_size, least=0)
+    rank = len(sizes)
+    kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
+    steps = integers("strides", 1 if strides is None else strides, lengths=(rank,), least=1)
+    dils = integers("dilations", 1 if dilations is None else dilations, lengths=(rank,), least=1)
+    return sizes, kernels, steps, dils, spatial_padding("padding", padding, rank)

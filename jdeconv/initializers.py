@@ -1,0 +1,192 @@
+"""Kernel initialisers for up-sampling: interpolation, and nearest neighbours of what a smaller kernel computes.
+
+Each is a factory in the manner of `jax.nn.initializers`: it returns `init(key, shape, dtype=jnp.float32)`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from . import convert
+from ._arguments import integers, shown
+from ._errors import refusal
+from ._layouts import LAYOUTS, layout_named, moved
+
+Initializer: TypeAlias = Callable[..., jax.Array]
+
+
+def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: int = 1) -> Initializer:
+    """A transposed convolution that interpolates linearly, each channel by itself.
+
+    With SAME padding and the default output size it enlarges images as `jax.image.resize(..., 'linear')` does (pixel
+    centres at half pixels), except for borders, which darken: beyond them there are zeros.
+
+    Args:
+      strides: of the convolution, in pixels; an int, or one for each spatial dimension. Default 2.
+      layout: whose layout `shape` is in, a name of `convert.kernel`'s table. Default: `[*k, out / groups, in]`.
+      groups: of the convolution. Default 1; as many as channels for a depthwise one, whose kernel has few zeros.
+
+    Returns:
+      `init(key, shape, dtype=jnp.float32)`; the key isn't used.
+
+    Raises (from `init`):
+      ValueError: kernel sizes that aren't `2*strides - strides%2` or larger by an even number (what is more is zero),
+        as many input as output channels, or a layout or `groups` that `convert.kernel` refuses.
+
+    Example:
+      >>> bilinear(2)(None, (4, 1, 1))[:, 0, 0]
+      Array([0.25, 0.75, 0.75, 0.25], dtype=float32)
+
+    Semantics: the kernels of FCN (Long, Shelhamer and Darrell 2015), against `jax.image.resize`.
+    """
+    return _interpolation("bilinear", 1, lambda x: np.maximum(1 - x, 0), strides, layout, groups)
+
+
+def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = "tf", groups: int = 1) -> Initializer:
+    """A transposed convolution that interpolates cubically, each channel by itself.
+
+    As `bilinear`, but as `jax.image.resize(..., 'cubic')`, and with kernel sizes of `4*strides - strides%2`, or larger
+    by an even number.
+
+    Args:
+      strides, layout, groups: as in `bilinear`.
+      a: the slope of the interpolating function at distance 1. Default -0.5, as in JAX, TensorFlow and Pillow; PyTorch
+        and OpenCV have -0.75.
+
+    Returns: `init(key, shape, dtype=jnp.float32)`. Raises: as `bilinear`.
+
+    Example:
+      >>> bicubic(2)(None, (8, 1, 1)).sum()  # 1 for each of the two phases
+      Array(2., dtype=float32)
+
+    Semantics: Keys 1981, "Cubic convolution interpolation for digital image processing", against `jax.image.resize`.
+    """
+
+    def keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((x - 5) * x + 8) * a * x - 4 * a
+        return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+    return _interpolation("bicubic", 2, keys, strides, layout, groups)
+
+
+def icnr(
+    strides: int | Sequence[int] = 2,
+    initializer: Initializer | None = None,
+    *,
+    layout: str = "tf",
+    groups: int = 1,
+    shuffle: str | None = None,
+) -> Initializer:
+    """Initialised to no checkerboard: all `strides` x `strides` pixels that come of one input position are alike.
+
+    The kernel of a transposed convolution repeats each tap of a smaller kernel `strides` times, so that the output is
+    that kernel's, enlarged by nearest neighbours. With `shuffle` it is instead the kernel of an ordinary convolution,
+    whose channels are then rearranged to pixels; it repeats output channels.
+
+    Args:
+      strides: in pixels; an int, or one for each spatial dimension. Default 2.
+      initializer: draws the smaller kernel, of shape `[*k / strides, in / groups, out]`, or with `shuffle`
+        `[*k, in / groups, out / (strides x strides)]`. Default: `jax.nn.initializers.he_normal()`.
+      layout: whose layout `init`'s `shape` is in. Default: TensorFlow's, `[*k, out / groups, in]`, or with `shuffle`
+        `[*k, in / groups, out]`.
+      groups: of the transposed convolution. Default 1.
+      shuffle: None (default): a transposed convolution. `'depth_to_space'`: a pixel's offset is the slower index of
+        the channels, as in TensorFlow's function of that name. `'pixel_shuffle'`: the faster one, as in PyTorch's.
+
+    Returns:
+      `init(key, shape, dtype=jnp.float32)`.
+
+    Raises (from `init`):
+      ValueError: a kernel size that is no multiple of `strides`, or with `shuffle` output channels that are no multiple
+        of their product; an unknown layout or `shuffle`.
+
+    Example:
+      >>> w = icnr(2)(jax.random.key(0), (4, 4, 8, 16))
+      >>> bool((w[::2, ::2] == w[1::2, 1::2]).all())
+      True
+
+    Semantics: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution".
+    """
+    draw = initializer or jax.nn.initializers.he_normal()
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        if shuffle is None:
+            *kernel, outputs, inputs = _tensorflow_shape(shape, layout, groups)
+            steps = _steps(strides, len(kernel))
+            _check("icnr", shape, all(k % s == 0 for k, s in zip(kernel, steps, strict=True)),
+                   f"kernel sizes {tuple(kernel)}", f"expected multiples of strides={steps}")  # fmt: skip
+            small = tuple(k // s for k, s in zip(kernel, steps, strict=True))
+            weights = draw(key, (*small, inputs // groups, outputs * groups), dtype)
+            for dim, step in enumerate(steps):
+                weights = jnp.repeat(weights, step, axis=dim)
+            return convert.kernel(weights, "flax", layout, groups)
+        order = layout_named("layout", layout).conv
+        blank = moved(np.broadcast_to(np.int8(0), tuple(shape)), order, LAYOUTS["tf"].conv, 1, False)
+        *kernel, inputs, outputs = blank.shape
+        steps = _steps(strides, len(kernel))
+        pixels = math.prod(steps)
+        _check("icnr", shape, outputs % pixels == 0, f"{outputs} output channels", f"expected a multiple of {pixels}")
+        weights = draw(key, (*kernel, inputs, outputs // pixels), dtype)
+        axis = {"depth_to_space": -2, "pixel_shuffle": -1}[shuffle]
+        weights = jnp.repeat(jnp.expand_dims(weights, axis), pixels, axis=axis).reshape(blank.shape)
+        return moved(weights, LAYOUTS["tf"].conv, order, 1, False)
+
+    if shuffle not in (None, "depth_to_space", "pixel_shuffle"):
+        raise refusal(
+            ValueError,
+            "shuffle",
+            shown(shuffle),
+            "unknown",
+            "expected None, 'depth_to_space' or 'pixel_shuffle'",
+            "Use None for a transposed convolution.",
+        )
+    return init
+
+
+def _interpolation(
+    name: str,
+    reach: int,
+    curve: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    strides: int | Sequence[int],
+    layout: str,
+    groups: int,
+) -> Initializer:
+    """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
+
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        *kernel, outputs, inputs = _tensorflow_shape(shape, layout, groups)
+        steps = _steps(strides, len(kernel))
+        weights = np.ones(())
+        for size, step in zip(kernel, steps, strict=True):
+            least = 2 * reach * step - step % 2
+            _check(name, shape, size >= least and (size - least) % 2 == 0,
+                   f"kernel size {size}", f"expected {least}, {least + 2} and so on, for stride {step}")  # fmt: skip
+            weights = np.multiply.outer(weights, curve(np.abs(np.arange(size) - (size - 1) / 2) / step))
+        _check(name, shape, inputs == outputs * groups, f"{inputs} input and {outputs * groups} output channels",
+               f"expected as many, for groups={groups}")  # fmt: skip
+        channels = np.tile(np.eye(outputs), groups)  # one to one inside each group
+        whole = jnp.asarray(np.multiply.outer(weights, channels), dtype)
+        return convert.kernel(whole, "tf", layout, groups)
+
+    return init
+
+
+def _tensorflow_shape(shape: Sequence[int], layout: str, groups: int) -> tuple[int, ...]:
+    return convert.kernel(np.broadcast_to(np.int8(0), tuple(shape)), layout, "tf", groups).shape
+
+
+def _steps(strides: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    return integers("strides", strides, lengths=(rank,), least=1)
+
+
+def _check(name: str, shape: Sequence[int], good: bool, problem: str, expected: str) -> None:
+    if not good:
+        raise refusal(
+            ValueError, "shape", shown(tuple(shape)), f"{name}, {problem}", expected, "Change the layer's sizes."
+        )
