@@ -1,4 +1,4 @@
-"""What the documentation shows is run: docstring examples, README's snippets, README's error messages."""
+"""What the documentation shows is run: docstring examples, snippets of README and pages, README's error messages."""
 
 import doctest
 import importlib
@@ -7,11 +7,14 @@ import pkgutil
 import re
 
 import pytest
+from peers import peer
 from test_tf import MESSAGES
 
 import jdeconv
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = {str(page.relative_to(ROOT / "docs/pages")): page for page in sorted((ROOT / "docs/pages").rglob("*.md"))}
 MODULES = ["jdeconv", *(m.name for m in pkgutil.walk_packages(jdeconv.__path__, "jdeconv."))]
 
 
@@ -27,17 +30,34 @@ def test_the_public_functions_have_examples():
         assert ">>>" in getattr(jdeconv, name).__doc__, name
 
 
+def run_blocks(text, name):
+    """Runs Python blocks one after the other, up to the first that imports what is absent: (their names, shapes, that).
+
+    A comment that starts with a shape tells the shape of the line's result.
+    """
+    namespace, shapes = {}, []
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        for module in re.findall(r"^(?:import|from) (\w+)", block, re.M):
+            if peer(module) is None:
+                return namespace, shapes, module
+        told = re.compile(r"^y = .*?  +# (?:default size: )?(\([\d, ]+\))$", re.M)
+        shapes += told.findall(block)
+        block = told.sub(r"\g<0>\nassert y.shape == \1, (y.shape, '\1')", block)
+        exec(compile(block, name, "exec"), namespace)
+    return namespace, shapes, None
+
+
 def test_readme_snippets():
-    namespace = {}
-    shapes = []
-    for block in re.findall(r"```python\n(.*?)```", README, re.S):
-        exec(compile(block, "README.md", "exec"), namespace)
-        # A comment that starts with a shape tells the shape of the line's result.
-        for code, shape in re.findall(r"^y = (.*?)  +# (?:default size: )?(\([\d, ]+\))$", block, re.M):
-            shapes.append(shape)
-            assert eval(code, namespace).shape == eval(shape), code
+    namespace, shapes, _ = run_blocks(README, "README.md")
     assert len(shapes) == 4
     assert namespace["gradient"].shape == namespace["w"].shape
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_snippets_of_the_pages(name):
+    *_, absent = run_blocks(PAGES[name].read_text(), name)
+    if absent:
+        pytest.skip(f"{absent} is not installed: only the snippets before it ran")
 
 
 def test_readme_errors_are_real():
