@@ -38,10 +38,17 @@ def integer(value: Any) -> int | None:
 
 
 def integers(
-    name: str, value: object, *, lengths: Sequence[int] | None = None, least: int, whole: object = None
+    name: str,
+    value: object,
+    *,
+    lengths: Sequence[int] | None = None,
+    least: int,
+    whole: object = None,
+    single: bool = True,
 ) -> tuple[int, ...]:
     """One int, broadcast to `lengths[0]`, or a sequence of one of `lengths`, as a tuple; None for `lengths`: any.
 
+    A sequence of length 1 is broadcast too, unless `single` is False.
     `whole` is what an error shows where `value` is only a part of the argument.
     """
     received = shown(value if whole is None else whole)
@@ -58,7 +65,7 @@ def integers(
             "Give Python ints; what is traced inside jit, as a static argument (static_argnames).",
         )
     if lengths is not None:
-        if len(ints) == 1:
+        if len(ints) == 1 and (single or entries is None):
             ints = ints * lengths[0]
         if len(ints) not in lengths:
             raise refusal(
@@ -66,7 +73,7 @@ def integers(
                 name,
                 received,
                 f"length {len(found)}",
-                f"expected an int or a sequence of length {either(sorted({1, *lengths}))}",
+                f"expected an int or a sequence of length {either(sorted({*lengths, *[1] * single}))}",
                 "Give one int for all spatial dimensions, or one for each.",
             )
     if any(entry < least for entry in ints):

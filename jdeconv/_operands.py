@@ -1,5 +1,6 @@
 """The arrays and options that every facade takes: what kinds of them there are, and what is refused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from . import _plan
-from ._arguments import shown
+from ._arguments import integers, shown
 from ._errors import either, refusal
 from ._formulations import METHODS
 
@@ -23,8 +24,24 @@ def described(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else shown(value)
 
 
-def array(name: str, value: Any, rank: int | None) -> jax.Array:
-    """`value` as an array of `rank` (None: 1 to 3) spatial dimensions and two more."""
+def array(name: str, value: Any, rank: int | None, unbatched: bool = False) -> jax.Array:
+    """`value` as an array of `rank` (None: 1 to 3) spatial dimensions and two more, or one more where `unbatched`."""
+    array = _converted(name, value)
+    ranks = range(3, 6) if rank is None else range(rank + 2 - unbatched, rank + 3)
+    if array.ndim not in ranks:
+        raise refusal(
+            ValueError,
+            name,
+            described(array),
+            f"{array.ndim} dimensions",
+            f"expected {either(ranks)}",
+            "Reshape it: there are two dimensions beside the spatial ones, in the order that the docstring gives.",
+        )
+    return array
+
+
+def _converted(name: str, value: Any) -> jax.Array:
+    """`value` as an array of one of `DTYPES`."""
     try:
         if value is None:
             raise TypeError
@@ -40,16 +57,6 @@ def array(name: str, value: Any, rank: int | None) -> jax.Array:
             "expected an array of numbers",
             f"Pass {name} as a JAX or NumPy array.",
         ) from None
-    ranks = range(3, 6) if rank is None else (rank + 2,)
-    if array.ndim not in ranks:
-        raise refusal(
-            ValueError,
-            name,
-            described(array),
-            f"{array.ndim} dimensions",
-            f"expected {either(ranks)}",
-            "Reshape it: there are two dimensions beside the spatial ones, in the order that the docstring gives.",
-        )
     # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which TensorFlow's users don't expect.
     dtype = value.dtype if isinstance(value, np.ndarray) else array.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype not in DTYPES:
@@ -63,6 +70,84 @@ def array(name: str, value: Any, rank: int | None) -> jax.Array:
             f"Cast it, for example with {name}.astype({better!r}).",
         )
     return array
+
+
+def check_kernel(name: str, kernel: jax.Array, sizes: Sequence[Any], empty: bool = True) -> None:
+    """Refuses spatial sizes that are not ints, and those of zero unless `empty`."""
+    if not all(isinstance(size, int) for size in sizes):
+        raise refusal(
+            ValueError,
+            name,
+            described(kernel),
+            "a symbolic kernel size",
+            "expected ints, on which the padding depends",
+            "Export one program for each kernel size.",
+        )
+    if not empty and 0 in sizes:
+        raise refusal(
+            ValueError,
+            name,
+            described(kernel),
+            "an empty kernel",
+            "expected spatial sizes of at least 1",
+            "Leave the call out: no tap reaches any output.",
+        )
+
+
+def check_inputs(
+    names: dict[str, str], value: jax.Array, channels: Any, filter: jax.Array, filter_inputs: Any, mend: str
+) -> None:
+    """Refuses a filter for another number of input channels."""
+    if filter_inputs != channels:
+        raise refusal(
+            ValueError,
+            names["filter"],
+            described(filter),
+            f"{filter_inputs} input channels",
+            f"expected {channels}, as {names['value']}={described(value)} has",
+            mend,
+        )
+
+
+def groups_for(name: str, value: Any, channels: Any) -> int:
+    """The number of groups, which divides the input's channels."""
+    (groups,) = integers(name, value, lengths=(1,), least=1)
+    if groups > 1 and channels % groups != 0:
+        raise refusal(
+            ValueError,
+            name,
+            shown(value),
+            f"it does not divide the {channels} input channels",
+            "expected a divisor of them",
+            "Use 1, or one group for each of the parts that the channels fall into.",
+        )
+    return groups
+
+
+def bias_for(name: str, value: Any, channels: Any, operand: str, dtype: Any) -> jax.Array | None:
+    """The bias, if there is one: as many numbers as the result has channels, of the dtype of `operand`."""
+    if value is None:
+        return None
+    bias = _converted(name, value)
+    if bias.shape != (channels,):
+        raise refusal(
+            ValueError,
+            name,
+            described(bias),
+            f"shape {shown(bias.shape)}",
+            f"expected ({channels},), one for each output channel",
+            "Reshape it to one dimension, or pass None for no bias.",
+        )
+    if bias.dtype != dtype:
+        raise refusal(
+            TypeError,
+            name,
+            described(bias),
+            f"dtype {bias.dtype}",
+            f"expected {dtype}, as {operand} has",
+            f"Cast it, for example with {name}.astype({operand}.dtype).",
+        )
+    return bias
 
 
 def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, preferred: Any) -> np.dtype[Any]:

@@ -3,15 +3,13 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from . import _output_shape
 from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
+from ._channels import transpose_conv
 from ._errors import refusal
 from ._geometry import Undecidable, Unreachable, build
-from ._operands import array, described, method_for, precision_now, result_type
-from ._operator import solve
-from ._sharding import on_mesh
+from ._operands import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -277,24 +275,15 @@ def _transposed(
     pads = tensorflow_padding(padding, rank, channel_axis)
     batch, in_sizes, in_channels = value.shape[0], spatial(value.shape, channel_axis), value.shape[channel_axis]
     *kernel, group_channels, filter_inputs = filter.shape
-    if not all(isinstance(size, int) for size in kernel):
-        raise refusal(
-            ValueError,
-            names["filter"],
-            described(filter),
-            "a symbolic kernel size",
-            "expected ints, on which the padding depends",
-            "Export one program for each kernel size.",
-        )
-    if filter_inputs != in_channels:
-        raise refusal(
-            ValueError,
-            names["filter"],
-            described(filter),
-            f"{filter_inputs} input channels",
-            f"expected {in_channels}, as {names['value']}={described(value)} has",
-            "The filter's last dimension is the input's channels, the one before it the output's.",
-        )
+    check_kernel(names["filter"], filter, kernel)
+    check_inputs(
+        names,
+        value,
+        in_channels,
+        filter,
+        filter_inputs,
+        "The filter's last dimension is the input's channels, the one before it the output's.",
+    )
     out_sizes, out_channels = _output_shape.parse(output_shape, rank, batch, group_channels, channel_axis)
     groups = _output_shape.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
     try:
@@ -302,20 +291,8 @@ def _transposed(
     except (Unreachable, Undecidable) as error:
         raise _output_shape.worded(error, output_shape, padding, rank, in_sizes, steps, out_sizes) from None
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
-
-    def compute(value: jax.Array, filter: jax.Array) -> jax.Array:
-        x = jnp.moveaxis(value, channel_axis, -1).reshape(batch, *in_sizes, groups, in_channels // groups)
-        w = filter.reshape(*kernel, group_channels, groups, in_channels // groups)
-        y = solve("output", geometry, input=x, kernel=w, **parameters)
-        return jnp.moveaxis(y.reshape(batch, *geometry.output, out_channels), -1, channel_axis)
-
-    units: list[Any] = [batch, *geometry.output]
-    units.insert(channel_axis, groups if groups > 1 else out_channels)
-    sources = [(0, axis) for axis in range(rank + 2)]  # which operand's dimension each of the result's takes after
-    if groups == 1:
-        sources[channel_axis] = (1, rank)
     with jax.named_scope(str(scope)):
-        return on_mesh(compute, value, filter, tuple(sources), tuple(units))
+        return transpose_conv(value, filter, geometry, groups, channel_axis, **parameters)
 
 
 def _alias(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
