@@ -18,13 +18,27 @@ from ._tf import conv_transpose as conv_transpose
 if TYPE_CHECKING:
     from . import convert as convert
     from . import initializers as initializers
+    from . import keras as keras
+    from . import onnx as onnx
+    from . import torch as torch
 
 __version__ = "0.1.0"
 
+# Modules that load when they are asked for, so that `import jdeconv` stays light.
 _LAZY: tuple[str, ...] = (
     "convert",
     "initializers",
-)  # modules that load when they are asked for, so that `import jdeconv` stays light
+    "keras",
+    "onnx",
+    "torch",
+)
+    from . import keras as keras
+    from . import onnx as onnx
+    from . import torch as torch
+
+__version__ = "0.1.0"
+
+_LAZY = ("keras", "onnx", "torch")  # modules that load when they are asked for, so that `import jdeconv` stays light
 
 
 def __getattr__(name: str) -> Any:

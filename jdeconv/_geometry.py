@@ -25,7 +25,7 @@ class Geometry:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     low: tuple[int, ...]
-    """How many positions before the first output the first tap's window starts."""
+    """How many positions before the first output the first tap's window starts; negative: after it."""
 
     @property
     def rank(self) -> int:
@@ -59,7 +59,7 @@ class Geometry:
         """Whether it is known that no output position is reached, so that every result is zero."""
         dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)
         return any(
-            0 in (i, k, o) or (i - 1) * s + extent <= low
+            0 in (i, k, o) or (i - 1) * s + extent <= low or o + low <= 0
             for i, k, extent, o, s, low in dims
             if isinstance(i, int) and isinstance(o, int)
         )
@@ -71,6 +71,14 @@ class Unreachable(ValueError):
     def __init__(self, dimension: int, smallest: Size, largest: Size):
         super().__init__(dimension, smallest, largest)
         self.dimension, self.smallest, self.largest = dimension, smallest, largest
+
+
+class Overcut(ValueError):
+    """More is cut off than there is: `size`, below zero, would be left. The caller words it."""
+
+    def __init__(self, dimension: int, size: Size):
+        super().__init__(dimension, size)
+        self.dimension, self.size = dimension, size
 
 
 class Undecidable(ValueError):
@@ -115,6 +123,32 @@ def build(
         sizes.append(size)
         lows.append(_low(i, extent(k, d), s, pads, size))
     return Geometry(tuple(input), tuple(kernel), tuple(sizes), tuple(strides), tuple(dilations), tuple(lows))
+
+
+def cut(
+    input: Sequence[Size],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    cuts: Sequence[tuple[Size, Size]],
+) -> Geometry:
+    """All that the taps reach, less (low, high) positions at the ends of each dimension; more where these are negative.
+
+    Raises `Overcut` or `Undecidable`.
+
+    >>> cut((5,), (3,), (2,), (1,), [(1, -1)]).output
+    (11,)
+    """
+    sizes = []
+    for dim, (i, k, s, d, (low, high)) in enumerate(zip(input, kernel, strides, dilations, cuts, strict=True)):
+        size = (i - 1) * s + extent(k, d) - low - high
+        if not isinstance(i * s - size, int):
+            raise Undecidable(dim, f"{i * s} - {size} is a constant")
+        if not _holds(dim, ">=", size, 0):
+            raise Overcut(dim, size)
+        sizes.append(size)
+    lows = tuple(low for low, _ in cuts)
+    return Geometry(tuple(input), tuple(kernel), tuple(sizes), tuple(strides), tuple(dilations), lows)
 
 
 def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | tuple[int, int]) -> tuple[Size, ...]:
