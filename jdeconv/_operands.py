@@ -124,8 +124,8 @@ def groups_for(name: str, value: Any, channels: Any) -> int:
     return groups
 
 
-def bias_for(name: str, value: Any, channels: Any, operand: str, dtype: Any) -> jax.Array | None:
-    """The bias, if there is one: as many numbers as the result has channels, of the dtype of `operand`."""
+def bias_for(name: str, value: Any, channels: Any, source: str, x: jax.Array) -> jax.Array | None:
+    """The bias, if there is one: as many numbers as the result has channels, of the dtype of `x`, spelt `source`."""
     if value is None:
         return None
     bias = _converted(name, value)
@@ -136,16 +136,16 @@ def bias_for(name: str, value: Any, channels: Any, operand: str, dtype: Any) -> 
             described(bias),
             f"shape {shown(bias.shape)}",
             f"expected ({channels},), one for each output channel",
-            "Reshape it to one dimension, or pass None for no bias.",
+            "Give one number a channel, in one dimension, or None for no bias.",
         )
-    if bias.dtype != dtype:
+    if bias.dtype != x.dtype:
         raise refusal(
             TypeError,
             name,
             described(bias),
             f"dtype {bias.dtype}",
-            f"expected {dtype}, as {operand} has",
-            f"Cast it, for example with {name}.astype({operand}.dtype).",
+            f"expected {x.dtype}, as {source}={described(x)} has",
+            f"Cast it, for example with {name}.astype({source}.dtype).",
         )
     return bias
 

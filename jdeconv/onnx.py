@@ -104,7 +104,7 @@ def conv_transpose(
     _cuts.check_output_padding(output_padding, extra, steps, dils, "strides and dilations")
     _check_kernel_shape(kernel_shape, w, tuple(kernel))
     groups = groups_for("group", group, in_channels)
-    bias = bias_for("B", B, groups * group_outputs, f"X={described(x)}", x.dtype)
+    bias = bias_for("B", B, groups * group_outputs, "X", x)
     given = _ints("pads", pads, 2 * rank)
     _check_auto_pad(auto_pad, pads)
     if output_shape is None and not auto_pad.startswith("SAME"):

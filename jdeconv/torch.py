@@ -182,7 +182,7 @@ def _transposed(
     dilations = integers("dilation", dilation, lengths=(rank,), least=1)
     _cuts.check_output_padding(output_padding, extra, strides, dilations, "stride and dilation")
     count = groups_for("groups", groups, in_channels)
-    b = bias_for("bias", bias, count * group_outputs, f"input={described(x)}", x.dtype)
+    b = bias_for("bias", bias, count * group_outputs, "input", x)
     cuts = [(pad, pad - more) for pad, more in zip(pads, extra, strict=True)]
     geometry = _cuts.geometry("padding", padding, in_sizes, kernel, strides, dilations, cuts)
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))

@@ -5,6 +5,7 @@ Absent, their tests are skipped, unless JDECONV_ORACLES=1 (CI sets it), where a 
 
 import os
 
+import jax
 import numpy as np
 import oracle
 import pytest
@@ -26,6 +27,31 @@ def peer(name):
 
 def needs(module, name):
     return pytest.mark.skipif(module is None, reason=f"{name} is not installed (pip install 'jdeconv[oracles]')")
+
+
+def refuses(call):
+    """The error that the call raises, or None."""
+    try:
+        call()
+    except Exception as error:  # each peer's are of many kinds
+        return error
+    return None
+
+
+def trace(function, call):
+    """The call's result as far as it is known without computing it: enough to be refused."""
+    arrays = {name: value for name, value in call.items() if isinstance(value, np.ndarray)}
+    others = {name: value for name, value in call.items() if name not in arrays}
+    return jax.eval_shape(lambda arrays: function(**arrays, **others), arrays)
+
+
+def check_close(found, wanted, room, what):
+    """Each array within `room` of the largest magnitude of the wanted one."""
+    for got, want in zip(found, wanted, strict=True):
+        got, want = (np.asarray(array, np.result_type(np.asarray(want).dtype, "float64")) for array in (got, want))
+        assert got.shape == want.shape, what
+        error = np.abs(got - want).max(initial=0)
+        assert error <= room * np.abs(want).max(initial=0), f"{what}\n{error} of {np.abs(want).max()}"
 
 
 def tensorflow_run(tf, case):
