@@ -12,7 +12,7 @@ import sys
 def answer(backend, request):
     import keras
 
-    if request[0] == "data_format":
+    if len(request) == 2:
         keras.config.set_image_data_format(request[1])
         return []
     inputs, kernel, cotangent, arguments = request

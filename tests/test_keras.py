@@ -66,13 +66,14 @@ class Call:
         return [rng.standard_normal(shape).astype(self.dtype) for shape in shapes]
 
     def check(self, ask):
-        """The result and both gradients; False where Keras refuses the call."""
+        """The result and both gradients; False where TensorFlow's kernels refuse the call."""
         with jax.enable_x64(self.dtype == "float64"):
             operands = self.draw(self.inputs, self.kernel)
             shape = jax.eval_shape(lambda *o: jdeconv.keras.conv_transpose(*o, **self.arguments), *operands).shape
             *operands, cotangent = self.draw(self.inputs, self.kernel, shape)
             wanted = ask(*operands, cotangent, self.arguments)
             if isinstance(wanted, str):
+                assert "BackpropInput" in wanted, f"{self}\n{wanted}"  # TensorFlow's kernels, on the sizes
                 return False
             found = jax.jit(self._three)(*operands, cotangent)
             check_close(found, wanted, ROOM[self.dtype], self)
@@ -120,7 +121,7 @@ CONSISTENCY = [
 ]
 
 
-@pytest.mark.parametrize("call", THEIRS, ids=str)
+@pytest.mark.parametrize("call", THEIRS, ids=lambda call: f"{call.inputs} {call.kernel} {call.arguments['padding']}")
 def test_their_cases(keras_on_torch, call):
     assert call.check(keras_on_torch)
 
@@ -140,8 +141,10 @@ def test_their_consistency_cases(keras_on_torch, padding):
 
 
 @st.composite
-def calls(draw, dtypes=("float32", "float64"), most_dilation=3, formats=("channels_last", "channels_first")):
-    rank = draw(st.integers(1, 3))
+def calls(
+    draw, dtypes=("float32", "float64"), most_dilation=3, formats=("channels_last", "channels_first"), ranks=(1, 2, 3)
+):
+    rank = draw(st.sampled_from(ranks))
     most = {1: 9, 2: 6, 3: 3}[rank]
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(rank))  # noqa: E731
     in_sizes, kernel = each(1, most), each(1, most - 1)
@@ -168,9 +171,12 @@ def test_random_calls_on_pytorch(keras_on_torch, call):
 
 
 @settings(max_examples=settings.default.max_examples // 2)
-@given(call=calls(dtypes=("float32",), most_dilation=1, formats=("channels_last",)))
+@given(call=calls(dtypes=("float32",), most_dilation=1, formats=("channels_last",), ranks=(1, 2)))
 def test_random_calls_on_tensorflow(keras_on_tensorflow, call):
-    """Those that TensorFlow's CPU kernels compute: the strided convolution leads back from the output's size."""
+    """Those that TensorFlow's CPU kernels compute: the strided convolution leads back from the output's size.
+
+    No volumes: there its input gradient is read a position off where the stride exceeds the kernel (TensorFlow 2.21).
+    """
     assume(call.check(keras_on_tensorflow))
 
 
