@@ -32,13 +32,6 @@ _LAZY: tuple[str, ...] = (
     "onnx",
     "torch",
 )
-    from . import keras as keras
-    from . import onnx as onnx
-    from . import torch as torch
-
-__version__ = "0.1.0"
-
-_LAZY = ("keras", "onnx", "torch")  # modules that load when they are asked for, so that `import jdeconv` stays light
 
 
 def __getattr__(name: str) -> Any:
