@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]
 from flax import nnx
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ def loss(model: VAE, images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 @nnx.jit
-def train_step(model: VAE, optimizer: nnx.Optimizer, images: jax.Array, key: jax.Array) -> jax.Array:
+def train_step(model: VAE, optimizer: "nnx.Optimizer[VAE]", images: jax.Array, key: jax.Array) -> jax.Array:
     value, gradient = nnx.value_and_grad(loss)(model, images, key)
     optimizer.update(model, gradient)
     return value
@@ -72,7 +72,7 @@ def load_digits() -> tuple[Images, NDArray[np.int64]]:
     from sklearn import datasets  # type: ignore[import-untyped]  # slow to import
 
     digits = datasets.load_digits()
-    return np.float32(digits.images[..., None] / 16), digits.target
+    return (digits.images[..., None] / 16).astype(np.float32), digits.target
 
 
 def train(model: VAE, images: Images, steps: int, seed: int) -> None:
@@ -80,7 +80,7 @@ def train(model: VAE, images: Images, steps: int, seed: int) -> None:
     random, key = np.random.default_rng(seed), jax.random.key(seed)
     progress = tqdm(range(steps), desc="training", unit="step")
     for step in progress:
-        batch = images[random.integers(len(images), size=BATCH)]
+        batch = jnp.asarray(images[random.integers(len(images), size=BATCH)])
         value = train_step(model, optimizer, batch, jax.random.fold_in(key, step))
         if step % 50 == 0 or step == steps - 1:
             progress.set_postfix(loss=f"{value:.2f} nats")
@@ -136,9 +136,9 @@ def main() -> None:
     held_out = images[TRAINED_ON:]
     model = VAE(args.latent, nnx.Rngs(args.seed))
     held_out_loss = nnx.jit(loss)
-    before = held_out_loss(model, held_out, jax.random.key(0))
+    before = held_out_loss(model, jnp.asarray(held_out), jax.random.key(0))
     train(model, images[:TRAINED_ON], args.steps or (QUICK_STEPS if args.quick else STEPS), args.seed)
-    after = held_out_loss(model, held_out, jax.random.key(0))
+    after = held_out_loss(model, jnp.asarray(held_out), jax.random.key(0))
     print(f"loss on {len(held_out)} held-out digits: {before:.2f} nats before training, {after:.2f} after")
     save_picture(args.out, model, held_out, labels[TRAINED_ON:])
     print(f"Picture: {args.out.resolve()}")

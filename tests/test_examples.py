@@ -1,0 +1,105 @@
+"""Every example runs in its quick mode, draws something, and does what it says it does."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DRAWING = ("matplotlib", "PIL", "sklearn", "tqdm")
+
+
+def numbers(pattern, text):
+    """The numbers in the groups of the one place where the pattern matches."""
+    (match,) = re.finditer(pattern, text, re.MULTILINE)
+    return [float(group) for group in match.groups()]
+
+
+def decibels(name, text):
+    return numbers(rf"^  {re.escape(name)} +(\d+\.\d+) dB$", text)[0]
+
+
+def learned_kernel_beats_bilinear(text):
+    assert decibels("learned", text) > decibels("bilinear", text) > decibels("input (nearest)", text)
+
+
+def loss_falls(text):
+    before, after = numbers(r"(\d+\.\d+) nats before training, (\d+\.\d+) after", text)
+    assert after < 0.7 * before
+
+
+def noise_is_taken_out(text):
+    assert decibels("U-Net", text) > decibels("noisy", text) + 4
+
+
+def digits_are_read(text):
+    (right,) = numbers(r"reads (\d+\.\d+) % of 1000 generated digits", text)
+    assert right > 25
+
+
+def network_beats_bicubic(text):
+    assert decibels("network", text) > decibels("bicubic", text) + 0.3
+
+
+def served_equals_trained(text):
+    packages = ["StableHLO", *(["TensorFlow"] if importlib.util.find_spec("tensorflow") else [])]
+    for package in packages:
+        (difference,) = numbers(rf"^{package} equals what was trained .* they differ by (\S+) at most$", text)
+        assert difference <= 1e-5
+    assert ("SavedModel: skipped" in text) == ("TensorFlow" not in packages)
+    network, blocks = numbers(r"held-out digits: (\d+\.\d+) of ink, input (\d+\.\d+)$", text)
+    assert network < blocks
+
+
+def devices_agree_and_gather_nothing(text):
+    ways = dict(
+        re.findall(r"^(.*): devices exchange (.*); gradients differ from one device's by .*$", text, re.MULTILINE)
+    )
+    assert ways["one device"] == "nothing"
+    assert ways["batch split"] == "1 all-reduce"
+    assert re.fullmatch(r"1 all-reduce, \d+ collective-permute", ways["images split, shard_map"])
+    assert "all-gather" in ways["images split, jit alone"]  # when this fails, the example and README say too much
+    for way in "one device", "batch split", "images split, shard_map":
+        first, last = numbers(rf"^{way}: loss (\d+\.\d+) in the first step, (\d+\.\d+) in the last$", text)
+        assert last < 0.9 * first
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "packages", "check"),
+    [
+        ("upsample_photo", ("--steps", "60", "--max-size", "200"), (), learned_kernel_beats_bilinear),
+        ("digits_vae", ("--quick",), ("flax", "optax"), loss_falls),
+        ("denoise_unet", ("--quick",), ("equinox", "optax"), noise_is_taken_out),
+        ("digits_dcgan", ("--quick",), ("flax", "optax"), digits_are_read),
+        ("super_resolution", ("--quick",), ("optax",), network_beats_bicubic),
+        ("serve", ("--quick",), ("optax",), served_equals_trained),
+        ("many_devices", ("--quick",), ("optax",), devices_agree_and_gather_nothing),
+    ],
+)
+def test_example(name, arguments, packages, check, tmp_path):
+    absent = [package for package in (*DRAWING, *packages) if importlib.util.find_spec(package) is None]
+    if absent and os.environ.get("JDECONV_ORACLES") != "1":
+        pytest.skip(f"{', '.join(absent)} not installed (pip install 'jdeconv[models]')")
+    picture = tmp_path / "picture.png"
+    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, "--out", picture]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].endswith(f": {picture}")
+    check(done.stdout)
+
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("L"), np.float32)
+    assert min(pixels.shape) > 300
+    assert pixels.std() > 10
+
+
+def test_every_example_is_tested():
+    (mark,) = test_example.pytestmark
+    assert {row[0] for row in mark.args[1]} == {path.stem for path in EXAMPLES.glob("*.py")}
