@@ -28,7 +28,7 @@ ConvTranspose2d = eqx.nn.ConvTranspose2d
 Picture = NDArray[np.float32]  # [3, height, width], from 0 to 1: Equinox has channels first
 
 CHANNELS, PATCH, BATCH, LEARNING_RATE = 16, 48, 8, 3e-3
-STEPS, QUICK_STEPS = 1500, 80
+STEPS, QUICK_STEPS = 1500, 130
 SEAM = 368  # the column of china.jpg where the test ends and training begins
 
 
