@@ -29,7 +29,7 @@ Variables = Mapping[str, Any]
 
 NOISE, BATCH = 32, 64
 LEARNING_RATE, MOMENTUM = 1e-3, 0.5
-STEPS, QUICK_STEPS = 3000, 150
+STEPS, QUICK_STEPS = 3000, 300
 
 
 class Generator(nn.Module):
