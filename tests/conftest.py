@@ -10,7 +10,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 # Derandomised, so that a red run is red for everybody; JDECONV_EXAMPLES draws more, JDECONV_SEED=random draws anew.
 settings.register_profile(
     "jdeconv",
-    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "20")),
     derandomize=os.environ.get("JDECONV_SEED") != "random",
     deadline=None,
     print_blob=True,
