@@ -3,10 +3,13 @@
 Every result is compared with lax's before anything is timed; a wrong one is reported, not timed, and the exit status
 is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks all is measured, slow lax included,
 which takes more than an hour. All peers use the processors that this process may run on: choose them with taskset.
+
+`gpu-kernels` as the first argument: which kernels XLA calls on a GPU, with no GPU present (see its --help).
 """
 
 import argparse
 import fnmatch
+import importlib
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -20,6 +23,8 @@ from .measure import Record, measure
 from .peers import PEERS, SUBJECT, Peer
 from .stacks import STACKS
 
+# The first argument may name another command: its module is loaded when it is asked for.
+COMMANDS = {"gpu-kernels": "benchmarks.gpu_kernels"}
 # Cases that lax needs little time for too.
 QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 
@@ -69,6 +74,9 @@ def present(globs: str, device: str) -> dict[str, Peer]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and (module := COMMANDS.get(arguments[0])):
+        return importlib.import_module(module).main(arguments[1:])
     options = parser().parse_args(arguments)
     machine.use(options.device)
     peers = present(options.peers, machine.device())

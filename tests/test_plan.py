@@ -104,11 +104,46 @@ def test_depthwise_of_many_groups_on_cpu():
     assert choose("cpu", "onednn", p, "auto", METHODS).method == "taps"
 
 
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "dilations", "channels", "methods"),
+    [
+        # groups, and channels of each; output, input and kernel on GPU
+        ((32, 32), (4, 4), (2, 2), (1, 1), (1, 64, 64), "lax lax lax"),
+        ((32, 32), (3, 3), (1, 1), (1, 1), (1, 64, 1), "lax lax lax"),
+        ((9, 9), (10, 10), (3, 3), (1, 1), (1, 64, 2), "gemm lax gemm"),  # kernel larger than the input,
+        ((9, 9), (10, 4), (3, 3), (1, 1), (1, 64, 2), "lax lax lax"),  # in one dimension,
+        ((9, 9), (10, 4), (1, 1), (1, 1), (1, 64, 2), "lax lax gemm"),  # with stride 1,
+        ((4, 4), (9, 9), (1, 1), (1, 1), (1, 64, 2), "gemm gemm gemm"),  # larger than the output too
+        ((6, 6, 6), (11, 11, 11), (1, 1, 1), (1, 1, 1), (1, 4, 9), "lax gemm gemm"),
+        ((1, 1), (4, 4), (1, 1), (1, 1), (1, 100, 64), "gemm gemm gemm"),
+        ((8, 8), (3, 3), (2, 2), (2, 2), (1, 8, 8), "gemm gemm gemm"),
+        ((8, 8), (3, 3), (1, 1), (2, 2), (1, 8, 8), "lax lax gemm"),
+        ((32, 32), (4, 4), (2, 2), (1, 1), (8, 64, 64), "lax lax lax"),
+        ((32, 32), (4, 4), (2, 2), (1, 1), (9, 64, 64), "gemm lax lax"),
+        ((32, 32), (4, 4), (2, 2), (1, 1), (64, 1, 1), "taps lax lax"),
+        ((32, 32), (3, 3), (2, 2), (1, 1), (64, 1, 1), "gemm lax lax"),
+    ],
+)
+def test_the_choice_on_gpu(size, kernel, strides, dilations, channels, methods):
+    geometry = build(size, kernel, strides, dilations, "SAME")
+    problems = (sized(result, geometry, *channels) for result in ("output", "input", "kernel"))
+    assert " ".join(choose("gpu", "xla", p, "auto", METHODS).method for p in problems) == methods
+
+
+def test_integers_are_multiplied_as_matrices_on_gpu():
+    p = dataclasses.replace(sized("output"), dtype="int32")
+    assert choose("gpu", "xla", p, "auto", METHODS).method == "gemm"
+
+
+def test_unknown_sizes_count_as_large_on_gpu():
+    unknown = dataclasses.replace(GEOMETRY, input=("n",), output=("2*n",))
+    chosen = {choose("gpu", "xla", sized(result, unknown), "auto", METHODS).method for result in ("output", "kernel")}
+    assert chosen == {"lax"}
+
+
 def test_other_platforms_keep_to_the_definition():
     for result in ("output", "input", "kernel"):
-        assert {choose(platform, "xla", sized(result), "auto", METHODS).method for platform in ("gpu", "tpu", "*")} == {
-            "lax"
-        }
+        assert {choose(platform, "xla", sized(result), "auto", METHODS).method for platform in ("tpu", "*")} == {"lax"}
 
 
 def test_flops_blocks_and_filling():

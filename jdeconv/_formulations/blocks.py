@@ -84,10 +84,7 @@ def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """`(n, *out, g, o)` as `(n, *blocks, g, r1*…*rn*o)`."""
     rank, blocks, phased = geometry.rank, unit(geometry).output, geometry.phases
     n, groups, o = y.shape[0], *y.shape[-2:]
-    y = split_output(y, geometry)
-    channels = 2 * rank + 1
-    y = y.transpose(0, *(1 + axis for axis in _blocks_first(rank)[:rank]), channels,
-                    *(1 + axis for axis in _blocks_first(rank)[rank:]), channels + 1)  # fmt: skip
+    y = _into_channels(split_output(y, geometry), rank)
     return y.reshape(n, *blocks, groups, math.prod(phased) * o)
 
 
@@ -162,9 +159,26 @@ def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | N
         yield tuple(taps), None if alone.empty else alone
 
 
+def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, in one gather a dimension however many taps there are."""
+    n, groups, o = y.shape[0], *y.shape[-2:]
+    y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
+    sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
+    for dim, (i, k, s, d) in enumerate(sizes):
+        reached = jax.numpy.arange(i)[:, None] * s + jax.numpy.arange(k) * d
+        y = jax.numpy.take(y, reached, 1 + 2 * dim, mode="clip")
+    return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
+
+
 def interleaved(blocks: Sequence[int], strides: Sequence[int]) -> list[int]:
     """(b1, s1, b2, s2, …)"""
     return [size for pair in zip(blocks, strides, strict=True) for size in pair]
+
+
+def _into_channels(y: jax.Array, rank: int) -> jax.Array:
+    """`(n, b1, s1, b2, s2, …, g, o)` as `(n, b1, b2, …, g, s1, s2, …, o)`."""
+    axes = [1 + axis for axis in _blocks_first(rank)]
+    return y.transpose(0, *axes[:rank], 2 * rank + 1, *axes[rank:], 2 * rank + 2)
 
 
 def _blocks_first(rank: int) -> list[int]:

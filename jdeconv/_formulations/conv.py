@@ -12,6 +12,7 @@ from jax import lax
 
 from .._geometry import Geometry, Size
 from .._problem import Problem
+from .._rules.gpu import FEW
 
 if TYPE_CHECKING:
     from . import Engine
@@ -26,9 +27,17 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     """Each output is a window of the dilated input under the flipped kernel."""
     rank = geometry.rank
     n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
-    flipped = lax.rev(w, range(rank))
+    if engine.platform == "gpu":
+        if 1 < groups <= FEW:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
+            dense = [
+                transpose_conv(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
+                for group in range(groups)
+            ]
+            return lax.concatenate(dense, rank + 1)
+        # Else it cancels with another reversal, as kernels of other layouts have, and XLA sees no transposed one.
+        w = lax.optimization_barrier(w)
     if groups > 1:  # XLA takes one channel axis, groups outermost
-        flipped = lax.transpose(flipped, (*range(rank), rank + 1, rank, rank + 2))
+        w = lax.transpose(w, (*range(rank), rank + 1, rank, rank + 2))
     pads = [
         (e - 1 - low, e - 1 - high) for e, low, high in zip(geometry.extent, geometry.low, geometry.high, strict=True)
     ]
@@ -40,7 +49,8 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     ]
     y = engine.conv(
         _one_channel_axis(x),
-        flipped.reshape(*geometry.kernel, groups * o, w.shape[-1]),
+        # Flipped last: XLA for a GPU knows a transposed convolution by a reversal right before it.
+        lax.rev(w.reshape(*geometry.kernel, groups * o, w.shape[-1]), range(rank)),
         window_strides=(1,) * rank,
         padding=[(low, high + more) for (low, high), more in zip(_only_positive(pads), spare, strict=True)],
         lhs_dilation=geometry.strides,
@@ -78,8 +88,10 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
-    lhs, lhs_spec = _only_negative(y, pads), "C_N"
-    if groups > 1:
+    lhs, lhs_spec, grouping = _only_negative(y, pads), "C_N", {"feature_group_count": groups}
+    if groups > 1 and engine.platform == "gpu":  # the one form in which XLA sees convBackwardFilter, and no partitioner
+        grouping = {"batch_group_count": groups}
+    elif groups > 1:
         # The batch beside the groups, for feature_group_count: with batch_group_count XLA CPU is up to 30 times slower
         # (8 groups of 16), and XLA's partitioner aborts or returns multiples of the gradient on meshes of two axes.
         lhs, lhs_spec = lax.transpose(lhs, (rank + 2, *range(1, rank + 1), rank + 1, 0)), "N_C"
@@ -90,7 +102,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         padding=_only_positive(pads),
         rhs_dilation=geometry.strides,
         dimension_numbers=_numbers(rank, lhs=lhs_spec, rhs="I_O", out="_NC"),
-        feature_group_count=groups,
+        **grouping,
     )
     return w.reshape(*geometry.kernel, o, groups, i)
 

@@ -1,6 +1,9 @@
 """Matrix products between channels, over all positions, for each block of taps; no convolution.
 
 Where kernel = stride there is one block, and the transposed convolution is one matrix product and a reshape.
+
+On GPU a gradient is one product with a matrix of patches, one call that is compiled in a second; XLA takes minutes for
+hundreds of products that it fuses with their windows.
 """
 
 import functools
@@ -25,6 +28,7 @@ from .blocks import (
     output_to_blocks,
     pad,
     phases,
+    patches,
     strided_windows,
     unit,
     window,
@@ -43,8 +47,9 @@ def supports(problem: Problem) -> str | None:
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One product maps the input's channels to those of all taps, which are added up where they go."""
-    add_up = _by_blocks if holds_taps(geometry).all() else _by_phases
-    return add_up(x, w, geometry, engine)
+    if engine.platform != "cpu" or holds_taps(geometry).all():
+        return _by_blocks(x, w, geometry, engine)
+    return _by_phases(x, w, geometry, engine)
 
 
 def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
@@ -85,6 +90,8 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
+    if engine.platform == "gpu":
+        return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
     if holds_taps(geometry).all():
         w = kernel_to_blocks(w, geometry)
         windows = _windows(y, geometry)
@@ -96,7 +103,10 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The input times each window of the output, over all positions."""
-    if y.shape[-1] <= FEW:
+    if engine.platform == "gpu":
+        product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
+        return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
+    if engine.platform == "cpu" and y.shape[-1] <= FEW:
         return _from_patches(x, y, geometry, engine)
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jax.numpy.stack(taps).reshape(*geometry.blocks, *taps[0].shape)

@@ -1,5 +1,79 @@
-"""GPU: what makes XLA call the right cuDNN kernel, or a matrix product, without extra work."""
+"""GPU: what makes XLA call the right cuDNN kernel, or a matrix product, without extra work.
 
-from .rule import Rule
+Evidence: the kernels that a program compiled ahead of time for an H100 calls (XLA of jaxlib 0.12, float32 and bfloat16
+alike), and their products over those of the definition. `python -m benchmarks gpu-kernels` prints them.
+"""
 
-RULES: tuple[Rule, ...] = ()
+import math
+
+from .._geometry import Size
+from .._problem import Problem
+from .rule import Rule, dilated, strided
+
+FEW = 8
+"""Groups that are given a convolution each."""
+
+
+def of_integers(problem: Problem) -> bool:
+    """cuDNN has no convolution of 32-bit integers."""
+    return problem.dtype.startswith("int")
+
+
+def filled_depthwise(problem: Problem) -> bool:
+    """Each output channel comes from one input channel, and few blocks, all full of taps, give all phases."""
+    return problem.inputs == 1 < problem.groups and problem.filling == 1 and problem.blocks <= 64
+
+
+def no_transposed_kernel(problem: Problem) -> bool:
+    """Strided, and in many groups or depthwise, which XLA has no convBackwardInput for; or dilated as well."""
+    grouped = problem.groups > FEW or problem.inputs == 1 < problem.groups
+    return strided(problem) and (grouped or dilated(problem))
+
+
+def more_taps_than_inputs(problem: Problem) -> bool:
+    """XLA takes the smaller of the two for a convolution's kernel, and in a plane then sees no transposed one."""
+    return problem.geometry.rank == 2 and problem.groups <= FEW and problem.taps > _positions(problem.geometry.input)
+
+
+def more_taps_than_outputs(problem: Problem) -> bool:
+    """The same, where the output is the operand; or dilated as well as strided."""
+    swapped = problem.groups == 1 and problem.taps > _positions(problem.geometry.output)
+    return swapped or (strided(problem) and dilated(problem))
+
+
+def kernel_covers_input(problem: Problem) -> bool:
+    """In every dimension, or where the input's positions stay neighbours in any; or dilated."""
+    g = problem.geometry
+    sizes = [(k, _positions((i,)), s) for k, i, s in zip(g.kernel, g.input, g.strides, strict=True)]
+    apart = any(s > 1 and i > 1 for _, i, s in sizes)
+    return dilated(problem) or (all if apart else any)(k >= i for k, i, _ in sizes)
+
+
+def _positions(sizes: tuple[Size, ...]) -> float:
+    """An unknown size counts as a large one."""
+    return math.prod(size if isinstance(size, int) else math.inf for size in sizes)
+
+
+RULES = (
+    Rule("gpu", "*", "*", of_integers, "gemm", "8x8, int32, k 3, s 2: compiles; lax is refused by XLA"),
+    Rule(
+        "gpu", "*", "output", filled_depthwise, "taps",
+        "4, 32x32, depthwise 64, k 4, s 2: one loop, no extra work; lax convForward 4x"
+    ),
+    Rule(
+        "gpu", "*", "output", no_transposed_kernel, "gemm",
+        "4, 32x32, 64 to 64 in 16 groups, k 3, s 2: one product; lax convForward 4x"
+    ),
+    Rule(
+        "gpu", "*", "output", more_taps_than_inputs, "gemm",
+        "10, 9x9, 61 to 2, k 10, s 3: one product; lax convForward 56x, the input being its kernel"
+    ),
+    Rule(
+        "gpu", "*", "input", more_taps_than_outputs, "gemm",
+        "5, 6x6x6, 4 to 9, k 11, s 1: one product; lax convBackwardFilter"
+    ),
+    Rule(
+        "gpu", "*", "kernel", kernel_covers_input, "gemm",
+        "5, 4x4x4, 21 to 6, k 4, s 3: one product; lax convForward 16x, the input being its kernel"
+    ),
+)  # fmt: skip

@@ -28,6 +28,11 @@ def strided(problem: Problem) -> bool:
     return any(s > 1 for s in problem.geometry.strides)
 
 
+def dilated(problem: Problem) -> bool:
+    """Outputs that no tap reaches stand between those that two neighbours reach."""
+    return any(d > 1 for d in problem.geometry.dilations)
+
+
 def one_block(problem: Problem) -> bool:
     """No output is reached by two taps: kernel <= stride."""
     return problem.blocks == 1
