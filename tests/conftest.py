@@ -5,6 +5,7 @@ import os
 import jax
 from hypothesis import HealthCheck, settings
 
+jax.config.update("jax_platforms", "cpu")  # also where compilers for others are installed, which find no device
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Derandomised, so that a red run is red for everybody; JDECONV_EXAMPLES draws more, JDECONV_SEED=random draws anew.

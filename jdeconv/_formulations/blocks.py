@@ -160,7 +160,7 @@ def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | N
 
 
 def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, in one gather a dimension however many taps there are."""
+    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, by one gather a dimension."""
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
     sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
