@@ -11,15 +11,16 @@ import argparse
 import dataclasses
 import fnmatch
 import functools
+import importlib.metadata
 import importlib.util
 import itertools
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.experimental import topologies
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -47,7 +48,7 @@ class NoCompiler(Exception):
 def h100() -> jax.sharding.Sharding:
     """One H100, to compile for."""
     if importlib.util.find_spec("jax_cuda12_plugin") is None:
-        version = jaxlib.__version__
+        version = importlib.metadata.version("jaxlib")
         raise NoCompiler(
             "XLA's compiler for NVIDIA GPUs is not installed; expected the one of this jaxlib. "
             f"Run: pip install --no-deps jax-cuda12-plugin=={version} jax-cuda12-pjrt=={version}"
@@ -87,15 +88,17 @@ class Row:
 
 def compiled(function: Operation, case: Case, dtype: str, pass_: str) -> str:
     """The text of the program for one pass."""
-    x, w, y = case.shapes
-    w = function.own(np.broadcast_to(np.float32(0), w), case.groups).shape
-    x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=h100()) for shape in (x, w, y))
+    w_shape = function.own(np.broadcast_to(np.float32(0), case.shapes[1]), case.groups).shape
+    x, w, y = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=h100()) for shape in (case.shapes[0], w_shape, case.shapes[2])
+    )
     apply = functools.partial(function.apply, case)
-    step, arguments = {
+    passes: dict[str, tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, ...]]] = {
         "forward": (apply, (x, w)),
         "input gradient": (lambda w, y: jax.linear_transpose(lambda x: apply(x, w), x)(y), (w, y)),
         "kernel gradient": (lambda x, y: jax.linear_transpose(lambda w: apply(x, w), w)(y), (x, y)),
-    }[pass_]
+    }
+    step, arguments = passes[pass_]
     lowered = jax.jit(step).trace(*arguments).lower()
     return lowered.compile(compiler_options={"xla_gpu_autotune_level": 0}).as_text() or ""
 
@@ -175,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(written)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu-kernels.md").write_text(written, encoding="utf-8")
-    facts = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "target": TARGET.read_text(encoding="utf-8")}
+    facts = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "jax-cuda12-plugin")}
     records = [{**dataclasses.asdict(row), "right": row.right} for row in found]
     text = json.dumps({**facts, "rows": records}, indent=1, ensure_ascii=False)
     (options.out / "gpu-kernels.json").write_text(text, encoding="utf-8")

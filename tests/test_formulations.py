@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jdeconv
-from jdeconv import _onednn
+from jdeconv import _onednn, _operator
 from jdeconv._formulations import METHODS
 from jdeconv._problem import Problem
 
@@ -40,6 +40,16 @@ def test_equals_the_definition_without_onednn(case):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(_onednn._switch, "enabled", False)
         case.check(case.run())
+
+
+@pytest.mark.parametrize("method", ["lax", "gemm"])
+@given(case=cases())
+def test_what_is_computed_on_gpu_equals_the_definition(method, case):
+    """The programs for a GPU, run here: these two differ there."""
+    compute = _operator._compute
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_operator, "_compute", lambda platform, onednn, *a, **more: compute("gpu", False, *a, **more))
+        case.check(case.run(method))
 
 
 @pytest.mark.parametrize("method", METHODS)
