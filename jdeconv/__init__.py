@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import lax as lax
 from ._explain import Explanation as Explanation
 from ._explain import explain as explain
 from ._geometry import OutputSizes as OutputSizes

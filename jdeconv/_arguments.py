@@ -42,7 +42,7 @@ def integers(
     value: object,
     *,
     lengths: Sequence[int] | None = None,
-    least: int,
+    least: int | None,
     whole: object = None,
     single: bool = True,
 ) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ def integers(
                 f"expected an int or a sequence of length {either(sorted({*lengths, *[1] * single}))}",
                 "Give one int for all spatial dimensions, or one for each.",
             )
-    if any(entry < least for entry in ints):
+    if least is not None and any(entry < least for entry in ints):
         raise refusal(
             ValueError,
             name,
@@ -117,7 +117,7 @@ def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
     """'SAME', 'VALID', or one (low, high) pair for every dimension, those of batch and channels being zero."""
     if isinstance(value, str) or items(value) is None:
         return spatial_padding("padding", value, rank + 2)
-    pairs = _pairs("padding", value, rank + 2)
+    pairs = int_pairs("padding", value, rank + 2)
     if any(pairs[0]) or any(pairs[channel_axis]):
         raise refusal(
             ValueError,
@@ -132,10 +132,11 @@ def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
 
 def spatial_padding(name: str, value: object, count: int) -> Padding:
     """'SAME', 'VALID', or `count` pairs of ints, at least 0."""
-    return value if isinstance(value, str) and value in ("SAME", "VALID") else _pairs(name, value, count)
+    return value if isinstance(value, str) and value in ("SAME", "VALID") else int_pairs(name, value, count)
 
 
-def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
+def int_pairs(name: str, value: object, count: int, least: int | None = 0) -> tuple[tuple[int, int], ...]:
+    """`count` pairs of ints, none below `least` (None: any)."""
     pairs = items(value)
     expected = f"expected 'SAME', 'VALID' or {f'{count} [low, high] pairs' if count > 1 else 'one [low, high] pair'}"
     if pairs is None:
@@ -151,5 +152,5 @@ def _pairs(name: str, value: object, count: int) -> tuple[tuple[int, int], ...]:
             expected,
             "Give one pair a dimension, [0, 0] where nothing is padded.",
         )
-    found = [integers(name, pair, lengths=(2,), least=0, whole=value) for pair in pairs]
+    found = [integers(name, pair, lengths=(2,), least=least, whole=value) for pair in pairs]
     return tuple((low, high) for low, high in found)

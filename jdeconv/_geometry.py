@@ -116,7 +116,7 @@ def build(
         pads = padding if isinstance(padding, str) else padding[dim]
         smallest, largest, default = _output_range(dim, i, extent(k, d), s, pads)
         size = default if output is None else output[dim]
-        if not _holds(dim, "<=", smallest, size) or not _holds(dim, "<=", size, largest):
+        if not holds(dim, "<=", smallest, size) or not holds(dim, "<=", size, largest):
             raise Unreachable(dim, smallest, largest)
         if not isinstance(i * s - size, int):
             raise Undecidable(dim, f"{i * s} - {size} is a constant")
@@ -159,10 +159,10 @@ def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | t
         low, high = (0, 0) if isinstance(pads, str) else pads
         smallest = (input - 1) * stride + extent - low - high
         largest = smallest + stride - 1
-    default = largest if pads == "SAME" else _at_least_zero(dim, smallest)
+    default = largest if pads == "SAME" else at_least_zero(dim, smallest)
     if isinstance(input, int) and input == 0:  # TensorFlow divides towards zero: smaller sizes map to 0 too
         smallest -= stride - 1
-    return _at_least_zero(dim, smallest), largest, default
+    return at_least_zero(dim, smallest), largest, default
 
 
 def _low(input: Size, extent: int, stride: int, pads: str | tuple[int, int], output: Size) -> int:
@@ -174,11 +174,12 @@ def _low(input: Size, extent: int, stride: int, pads: str | tuple[int, int], out
     return max(total, 0) // 2  # SAME: the odd position goes to the high side
 
 
-def _at_least_zero(dim: int, size: Size) -> Size:
-    return size if _holds(dim, ">=", size, 0) else 0
+def at_least_zero(dim: int, size: Size) -> Size:
+    """The size, or 0 where it is negative. Raises `Undecidable`."""
+    return size if holds(dim, ">=", size, 0) else 0
 
 
-def _holds(dim: int, relation: str, left: Size, right: Size) -> bool:
+def holds(dim: int, relation: str, left: Size, right: Size) -> bool:
     """The one place where sizes are compared, since a symbolic comparison may be inconclusive."""
     try:
         return bool(left <= right) if relation == "<=" else bool(left >= right)

@@ -4,6 +4,7 @@ No padding handed to XLA is ever negative: jaxlib 0.10 reads out of bounds there
 pad would cut off is sliced away instead.
 """
 
+import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
 
 def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
     """Dimension numbers from one letter a dimension, `_` being all the spatial ones."""
-    spatial = "012"[:rank]
+    spatial = string.digits[:rank]
     letters = {"lhs": "NC", "rhs": "OI", "out": "NC"}
     full = {role: specs[role].replace("_", spatial) for role in letters}
     return lax.ConvDimensionNumbers(*(tuple(map(full[role].index, letters[role] + spatial)) for role in letters))
