@@ -11,6 +11,8 @@ from ._geometry import output_sizes as output_sizes
 from ._onednn import use_onednn as use_onednn
 from ._overlap import Overlap as Overlap
 from ._overlap import overlap as overlap
+from ._patch import Patch as Patch
+from ._patch import patch as patch
 from ._tf import conv1d_transpose as conv1d_transpose
 from ._tf import conv2d_transpose as conv2d_transpose
 from ._tf import conv3d_transpose as conv3d_transpose

@@ -60,7 +60,7 @@ class Operands:
         out = self.rhs.shape[self.kernel_axes[0]]
         return self.lhs.shape[self.numbers.lhs_spec[1]], out * self.groups if self.swapped else out
 
-    def convolve(self, geometry: Geometry, *, dtype: Any, precision: Any, method: str) -> jax.Array:
+    def convolve(self, *, geometry: Geometry, dtype: Any, precision: Any, method: str) -> jax.Array:
         """The transposed convolution, in the layout of `numbers.out_spec`."""
         (batch_axis, channel_axis, *spatial), (into, out), groups = self.numbers.lhs_spec, self.channels, self.groups
         batch = self.lhs.shape[batch_axis]

@@ -1,7 +1,5 @@
 """`jax.lax.conv_transpose`, with the same numbers and fast gradients."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,7 +77,7 @@ def conv_transpose(
 
     Semantics: JAX 0.10 to 0.12 `jax.lax.conv_transpose` (tests/test_lax.py).
     """
-    return prepare(
+    both, options = prepare(
         lhs,
         rhs,
         strides,
@@ -92,7 +90,8 @@ def conv_transpose(
         use_consistent_padding,
         feature_group_count=feature_group_count,
         method=method,
-    )()
+    )
+    return both.convolve(**options)
 
 
 def prepare(
@@ -110,8 +109,8 @@ def prepare(
     feature_group_count: int = 1,
     method: str = "auto",
     output_shape: Any = None,
-) -> Callable[[], jax.Array]:
-    """All checks, and what is left to do; `output_shape` asks for spatial sizes other than the default ones."""
+) -> tuple[Operands, dict[str, Any]]:
+    """All checks; what is left to do is `convolve`. `output_shape` asks for spatial sizes other than the default."""
     ndim = getattr(lhs, "ndim", 0)
     if dimension_numbers is None and ndim > max(LAYOUTS):
         raise refusal(
@@ -132,9 +131,8 @@ def prepare(
         geometry = geometry_of(both, steps_, dilations, pads)
     else:
         geometry = _sized(both, steps_, dilations, padding, output_shape)
-    return functools.partial(
-        both.convolve,
-        geometry,
+    return both, dict(
+        geometry=geometry,
         dtype=result_type(both, preferred_element_type),
         precision=precision_now(precision),
         method=method_for(method),

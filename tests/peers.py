@@ -3,6 +3,7 @@
 Absent, their tests are skipped, unless JDECONV_ORACLES=1 (CI sets it), where a missing peer is an error.
 """
 
+import importlib
 import os
 
 import jax
@@ -18,7 +19,7 @@ def peer(name):
     )  # with oneDNN its input gradient is uninitialised for some sizes
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return __import__(name)
+        return importlib.import_module(name)
     except ImportError:
         if os.environ.get("JDECONV_ORACLES") == "1":
             raise

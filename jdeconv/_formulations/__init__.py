@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 from jax import lax
+from jax.lax import conv_general_dilated  # bound once: what `jdeconv.patch` puts there would call back
 
 from .. import _onednn
 from .._geometry import Geometry
@@ -45,7 +46,7 @@ class Engine:
             preferred_element_type=self.sums if self.onednn else self.dtype,
         )  # fmt: skip
         grouped = dict(arguments, feature_group_count=feature_group_count)
-        conv = _onednn.conv if self.onednn else lax.conv_general_dilated
+        conv = _onednn.conv if self.onednn else conv_general_dilated
         # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
         # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
         splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT
