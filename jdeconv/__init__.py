@@ -20,21 +20,18 @@ from ._tf import conv_transpose as conv_transpose
 
 if TYPE_CHECKING:
     from . import convert as convert
+    from . import equinox as equinox
     from . import initializers as initializers
     from . import keras as keras
+    from . import linen as linen
+    from . import nnx as nnx
     from . import onnx as onnx
     from . import torch as torch
 
 __version__ = "0.1.0"
 
 # Modules that load when they are asked for, so that `import jdeconv` stays light.
-_LAZY: tuple[str, ...] = (
-    "convert",
-    "initializers",
-    "keras",
-    "onnx",
-    "torch",
-)
+_LAZY = ("convert", "equinox", "initializers", "keras", "linen", "nnx", "onnx", "torch")
 
 
 def __getattr__(name: str) -> Any:

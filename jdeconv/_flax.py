@@ -1,0 +1,57 @@
+"""What Flax's two `ConvTranspose` layers share: the convolution that they call instead, and their kernel's groups."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._arguments import shown
+from ._errors import refusal
+from ._patch import Handlers
+from .lax import prepare
+
+
+def convolution(
+    padding: Any, output_shape: Any, *, feature_group_count: int, method: str, mask: Any = None
+) -> Handlers:
+    """Handles the layer's one call of `jax.lax.conv_transpose`; `mask` is one that the layer has not applied."""
+    if output_shape is not None and padding == "CIRCULAR":
+        raise refusal(
+            ValueError,
+            "output_shape",
+            shown(output_shape),
+            "given with CIRCULAR padding",
+            "expected None",
+            "The output wraps around at input size times stride; crop or pad it.",
+        )
+
+    def conv_transpose(
+        stood: Callable[..., jax.Array], inputs: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any
+    ) -> jax.Array:
+        if mask is not None:
+            kernel = kernel * jnp.asarray(mask, kernel.dtype)
+        options |= dict(feature_group_count=feature_group_count, method=method, output_shape=output_shape)
+        both, parameters = prepare(inputs, kernel, *arguments, **options)
+        return both.convolve(**parameters)
+
+    return {"conv_transpose": conv_transpose}
+
+
+def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    """The kernel's shape where its first channels, the input's or with `transpose_kernel` the output's, are a group's.
+
+    >>> grouped((3, 3, 8, 4), 2)
+    (3, 3, 4, 4)
+    """
+    *kernel, first, second = kernel_shape
+    if groups < 1 or first % groups or second % groups:
+        raise refusal(
+            ValueError,
+            "feature_group_count",
+            groups,
+            f"{first} and {second} input and output features",
+            "expected a divisor of both",
+            "Use 1, the default, for one group.",
+        )
+    return (*kernel, first // groups, second)

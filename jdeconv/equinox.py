@@ -1,0 +1,127 @@
+"""Equinox's `ConvTranspose` layers, trained fast."""
+
+import copy
+from typing import Any
+
+import equinox
+import jax
+
+from ._arguments import integers, shown
+from ._dilated import geometry_of, operands, result_type
+from ._errors import either, refusal
+from ._operands import described, method_for, precision_now
+
+
+class ConvTranspose(equinox.nn.ConvTranspose):
+    """`equinox.nn.ConvTranspose`, its convolution computed by jdeconv: same parameters, same outputs, fast gradients.
+
+    It takes Equinox's arguments, `key` among them, and has the same leaves with the same initial values from the same
+    key, so that what `equinox.tree_serialise_leaves` wrote for one is read into the other. Beyond it:
+
+    Args:
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`. Keyword only.
+
+    `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each
+    dimension), in the place of `output_padding`: any that the layer's strided convolution maps to the input's.
+
+    Raises: ValueError for an input of another rank or sizes that are not reachable, NotImplementedError for
+    `output_shape` with `padding_mode='CIRCULAR'`; else what Equinox's constructor raises.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = ConvTranspose2d(4, 8, kernel_size=3, stride=2, padding="SAME", key=jax.random.key(0))
+      >>> layer(jnp.ones((4, 5, 5))).shape, layer(jnp.ones((4, 5, 5)), output_shape=9).shape
+      ((8, 10, 10), (8, 9, 9))
+
+    Semantics: Equinox 0.13 (tests/test_equinox.py).
+    """
+
+    method: str = equinox.field(static=True)
+
+    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.method = method_for(method)
+
+    @jax.named_scope("jdeconv.equinox.ConvTranspose")
+    def __call__(self, x: jax.Array, *, key: Any = None, output_shape: Any = None) -> jax.Array:
+        """`[in_channels, spatial...]` to `[out_channels, spatial...]`; `key` is ignored."""
+        del key
+        if x.ndim != self.num_spatial_dims + 1:
+            raise refusal(
+                ValueError,
+                "x",
+                described(x),
+                f"{x.ndim} dimensions",
+                f"expected {self.num_spatial_dims + 1}, channels first and no batch",
+                "For a batch, use jax.vmap(layer).",
+            )
+        padding = self._padding_for(x.shape[1:], output_shape)
+        if self.padding_mode == "CIRCULAR":
+            x, padding = self._circular_pad(x, padding)
+        both = operands(x[None], self.weight, None, self.groups)
+        y = both.convolve(
+            geometry=geometry_of(both, self.stride, self.dilation, padding),
+            dtype=result_type(both, None),
+            precision=precision_now(None),
+            method=self.method,
+        )[0]
+        return y if self.bias is None else y + self.bias
+
+    def _padding_for(self, sizes: tuple[int, ...], output_shape: Any) -> Any:
+        """Equinox's padding of the dilated input, `output_padding` being what `output_shape` asks for."""
+        if output_shape is None:
+            return self._padding_transpose()
+        if self.padding_mode == "CIRCULAR":
+            raise refusal(
+                NotImplementedError,
+                "output_shape",
+                shown(output_shape),
+                "given with padding_mode='CIRCULAR'",
+                "expected None",
+                "Crop the output.",
+            )
+        wanted = integers("output_shape", output_shape, lengths=(self.num_spatial_dims,), least=0)
+        same = isinstance(self.padding, str) and self.padding != "VALID"
+        extra = []
+        dims = zip(
+            sizes,
+            wanted,
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self._padded_by((0,) * self.num_spatial_dims),
+            strict=True,
+        )
+        for size, want, k, s, d, pads in dims:
+            default = (size - 1) * s + 1 + sum(pads) - (k - 1) * d
+            more = default - want if same else want - default
+            if not 0 <= more < s:
+                reachable = range(default - s + 1, default + 1) if same else range(default, default + s)
+                raise refusal(
+                    ValueError,
+                    "output_shape",
+                    shown(output_shape),
+                    f"{want} is not reachable from {size} with stride {s}, padding={shown(self.padding)}",
+                    f"reachable: {either(reachable)}",
+                    "Ask for one of them, or leave it out for the default size.",
+                )
+            extra.append(more)
+        return self._padded_by(tuple(extra))
+
+    def _padded_by(self, output_padding: tuple[int, ...]) -> Any:
+        """Equinox's padding of the dilated input for that `output_padding`."""
+        other = copy.copy(self)
+        object.__setattr__(other, "output_padding", output_padding)
+        return other._padding_transpose()
+
+
+class ConvTranspose1d(ConvTranspose, equinox.nn.ConvTranspose1d):
+    """`ConvTranspose` with `equinox.nn.ConvTranspose1d`'s arguments: `output_padding` stands before `padding`."""
+
+
+class ConvTranspose2d(ConvTranspose, equinox.nn.ConvTranspose2d):
+    """`ConvTranspose` with `equinox.nn.ConvTranspose2d`'s arguments: `output_padding` stands before `padding`."""
+
+
+class ConvTranspose3d(ConvTranspose, equinox.nn.ConvTranspose3d):
+    """`ConvTranspose` with `equinox.nn.ConvTranspose3d`'s arguments: `output_padding` stands before `padding`."""

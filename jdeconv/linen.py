@@ -1,0 +1,65 @@
+"""Flax linen's `ConvTranspose`, trained fast."""
+
+from typing import Any
+
+import jax
+from flax import linen
+
+from ._flax import convolution, grouped
+from ._patch import handling
+
+
+class ConvTranspose(linen.ConvTranspose):
+    """`flax.linen.ConvTranspose`, its convolution computed by jdeconv: same parameters, same outputs, fast gradients.
+
+    It is constructed, initialised and called as Flax's layer is, with the same parameter tree and the same initial
+    values from the same key, so checkpoints interchange. Beyond it:
+
+    Args:
+      feature_group_count: groups of features; divides the input's and the output's. The kernel is
+        `[*kernel_size, in_features / groups, features]`, or `[*kernel_size, features / groups, in_features]` with
+        `transpose_kernel`, and so is `mask`. Default 1.
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+
+    `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each dimension)
+    other than the default ones; any that the strided convolution of that padding maps to the input's. Flax counts
+    padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+
+    Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
+    divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> layer = ConvTranspose(features=8, kernel_size=(3, 3), strides=(2, 2))
+      >>> x = jnp.ones((1, 5, 5, 4))
+      >>> variables = layer.init(jax.random.key(0), x)
+      >>> layer.apply(variables, x).shape, layer.apply(variables, x, output_shape=(9, 9)).shape
+      ((1, 10, 10, 8), (1, 9, 9, 8))
+
+    Semantics: Flax 0.12 (tests/test_linen.py).
+    """
+
+    feature_group_count: int = 1
+    method: str = "auto"
+
+    def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
+        """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
+        # Flax would compare the mask's shape with that of an ungrouped kernel.
+        mask = self.mask if self.feature_group_count > 1 else None
+        exchanged = convolution(
+            self.padding, output_shape, feature_group_count=self.feature_group_count, method=self.method, mask=mask
+        )
+        if mask is not None:
+            object.__setattr__(self, "mask", None)
+        try:
+            with handling(exchanged):
+                return super().__call__(inputs)
+        finally:
+            if mask is not None:
+                object.__setattr__(self, "mask", mask)
+
+    def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
+        """Flax's own, of the grouped kernel's shape."""
+        if name == "kernel":
+            init_args = (grouped(init_args[0], self.feature_group_count), *init_args[1:])
+        return super().param(name, init_fn, *init_args, **options)

@@ -1,0 +1,70 @@
+"""Flax nnx's `ConvTranspose`, trained fast."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+from flax.nnx.nn.linear import default_kernel_init
+
+from ._flax import convolution, grouped
+from ._patch import handling
+
+
+class ConvTranspose(nnx.ConvTranspose):
+    """`flax.nnx.ConvTranspose`, its convolution computed by jdeconv: same parameters, same outputs, fast gradients.
+
+    It is constructed and called as Flax's layer is, with the same state and the same initial values from the same key,
+    so states and checkpoints interchange. Beyond it:
+
+    Args:
+      feature_group_count: groups of features; divides the input's and the output's. The kernel is
+        `[*kernel_size, in_features / groups, out_features]`, or `[*kernel_size, out_features / groups, in_features]`
+        with `transpose_kernel`, and so is `mask`. Default 1.
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+
+    `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each dimension)
+    other than the default ones; any that the strided convolution of that padding maps to the input's. Flax counts
+    padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+
+    Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
+    divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> layer = ConvTranspose(4, 8, (3, 3), (2, 2), rngs=nnx.Rngs(0))
+      >>> x = jnp.ones((1, 5, 5, 4))
+      >>> layer(x).shape, layer(x, output_shape=(9, 9)).shape
+      ((1, 10, 10, 8), (1, 9, 9, 8))
+
+    Semantics: Flax 0.12 (tests/test_nnx.py).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: Any,
+        strides: Any = None,
+        *,
+        feature_group_count: int = 1,
+        method: str = "auto",
+        kernel_init: Any = default_kernel_init,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ) -> None:
+        def init(key: jax.Array, shape: tuple[int, ...], *rest: Any) -> jax.Array:
+            return kernel_init(key, grouped(shape, feature_group_count), *rest)
+
+        super().__init__(in_features, out_features, kernel_size, strides, kernel_init=init, rngs=rngs, **options)
+        self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
+        self.feature_group_count = feature_group_count
+        self.method = method
+
+    def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
+        """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
+        exchanged = convolution(
+            self.padding, output_shape, feature_group_count=self.feature_group_count, method=self.method
+        )
+        with handling(exchanged):
+            return super().__call__(inputs)

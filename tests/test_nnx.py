@@ -1,0 +1,103 @@
+"""jdeconv.nnx.ConvTranspose against flax.nnx's: state, outputs, gradients, checkpoints."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax_cases import layers, tolerance
+from hypothesis import given
+from peers import needs, peer
+from quick import jit, with_gradients
+
+import jdeconv
+
+nnx = peer("flax.nnx")
+pytestmark = needs(nnx, "flax")
+X = np.random.default_rng(0).standard_normal((2, 5, 6, 4)).astype(np.float32)
+
+
+def pure(layer):
+    return nnx.to_pure_dict(nnx.state(layer))
+
+
+def same(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(np.asarray(a, np.float64), np.asarray(b, np.float64))
+
+
+@given(case=layers())
+def test_is_flax_own(case):
+    """The same state from the same key (the kernel's is drawn first), outputs and gradients."""
+    results = []
+    for module in (jdeconv.nnx.ConvTranspose, nnx.ConvTranspose):
+        options = dict(case.options, bias_init=jax.nn.initializers.normal())
+        layer = module(case.shape[-1], case.features, **options, rngs=nnx.Rngs(3))
+        graph, state = nnx.split(layer)
+        flat, rebuild = jax.flatten_util.ravel_pytree(state)
+        results.append((pure(layer), flat, lambda p, x, g=graph, r=rebuild: nnx.merge(g, r(p))(x)))
+    (state, flat, ours), (expected, _, theirs) = results
+    same(state, expected)
+    both = jit(lambda p, x: [with_gradients(f, p, x) for f in (ours, theirs)])(flat, case.x)
+    kind = np.float32 if all(a.dtype == np.float32 for a in jax.tree.leaves((both, state))) else jnp.bfloat16
+    for got, want in zip(*both, strict=True):
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), **tolerance(kind), err_msg=repr(case))
+
+
+def test_the_constructor_takes_what_flax_takes():
+    theirs = inspect.signature(nnx.ConvTranspose.__init__).parameters
+    positional = [name for name, p in theirs.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    mine = inspect.signature(jdeconv.nnx.ConvTranspose.__init__).parameters
+    assert [name for name, p in mine.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == positional
+    assert mine["kernel_init"].default is theirs["kernel_init"].default
+
+
+def test_states_interchange():
+    ours, theirs = (
+        m(4, 6, (3, 2), (2, 3), rngs=nnx.Rngs(i)) for i, m in enumerate([jdeconv.nnx.ConvTranspose, nnx.ConvTranspose])
+    )
+    nnx.update(ours, nnx.state(theirs))
+    same(pure(ours), pure(theirs))
+    np.testing.assert_allclose(ours(X), theirs(X), rtol=1e-4, atol=1e-5)
+    again = nnx.ConvTranspose(4, 6, (3, 2), (2, 3), rngs=nnx.Rngs(7))
+    state = nnx.state(again)
+    nnx.replace_by_pure_dict(state, pure(ours))
+    nnx.update(again, state)
+    same(pure(again), pure(theirs))
+
+
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_groups(transpose_kernel):
+    """Each group is a layer of its own, with its part of kernel, mask and bias."""
+    shape = (3, 2, 3, 4) if transpose_kernel else (3, 2, 2, 6)
+    mask = (np.random.default_rng(1).random(shape) < 0.5).astype(np.float32)
+    options = dict(strides=(2, 3), transpose_kernel=transpose_kernel, rngs=nnx.Rngs(0))
+    layer = jdeconv.nnx.ConvTranspose(
+        4, 6, (3, 2), feature_group_count=2, mask=mask, bias_init=jax.nn.initializers.normal(), **options
+    )
+    assert layer.kernel[...].shape == shape
+    parts = []
+    for group, x in enumerate(np.split(X, 2, -1)):
+        one = nnx.ConvTranspose(2, 3, (3, 2), **options)
+        one.kernel[...], one.bias[...] = (
+            jnp.split(v, 2, -1)[group] for v in (layer.kernel[...] * mask, layer.bias[...])
+        )
+        parts.append(one(x))
+    np.testing.assert_allclose(layer(X), jnp.concatenate(parts, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_output_shape_and_method():
+    layer = jdeconv.nnx.ConvTranspose(4, 6, (3, 2), (2, 3), method="gemm", rngs=nnx.Rngs(0))
+    whole = layer(X)
+    np.testing.assert_allclose(layer(X, output_shape=(10, 17)), whole[:, :, :17], rtol=1e-4, atol=1e-5)
+    assert "method=gemm" in str(jax.make_jaxpr(layer)(X))
+    with pytest.raises(ValueError, match="height 11 is not reachable from input height 5 with stride 2, SAME padding"):
+        layer(X, output_shape=(11, 17))
+    with pytest.raises(
+        ValueError, match="feature_group_count=3: 4 and 6 input and output features; expected a divisor"
+    ):
+        jdeconv.nnx.ConvTranspose(4, 6, (3, 2), feature_group_count=3, rngs=nnx.Rngs(0))
