@@ -17,6 +17,11 @@ class Layer:
         return np.random.default_rng(0).standard_normal(self.shape).astype(np.float32)
 
     @property
+    def narrow(self):
+        """Whether anything is rounded to bfloat16."""
+        return "bfloat16" in (self.options["dtype"], self.options["param_dtype"])
+
+    @property
     def kernel_shape(self):
         channels = (self.shape[-1], self.features)
         return (*self.options["kernel_size"], *(channels[::-1] if self.options["transpose_kernel"] else channels))

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import pathlib
 import pkgutil
 import re
@@ -20,7 +21,13 @@ MODULES = ["jdeconv", *(m.name for m in pkgutil.walk_packages(jdeconv.__path__, 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
-    assert doctest.testmod(importlib.import_module(name), raise_on_error=False).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:  # the framework that a module of that name is for
+        if os.environ.get("JDECONV_ORACLES") == "1":
+            raise
+        pytest.skip(f"{missing.name} is not installed")
+    assert doctest.testmod(module, raise_on_error=False).failed == 0
 
 
 def test_the_public_functions_have_examples():

@@ -12,6 +12,7 @@ from peers import needs, peer
 from quick import jit, with_gradients
 
 import jdeconv
+from jdeconv._formulations import METHODS
 
 equinox = peer("equinox")
 pytestmark = needs(equinox, "equinox")
@@ -85,6 +86,21 @@ def test_is_equinox_own(case):
     for got, want in zip(*both, strict=True):
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=repr(case))
+
+
+@given(case=layers(), method=st.sampled_from(sorted(METHODS)))
+def test_every_method_gives_equinox_output(case, method):
+    """Of a batch, by vmap."""
+    theirs = case.build(equinox.nn)
+    ours = dataclasses.replace(case, options=dict(case.options, method=method)).build(jdeconv.equinox)
+    x = np.stack([case.x, 1 - case.x])
+    try:
+        jax.eval_shape(theirs, case.x)
+    except ValueError as refused:
+        assume("egative padding" not in str(refused))
+        raise
+    got, want = jit(lambda x: (jax.vmap(ours)(x), jax.vmap(theirs)(x)))(x)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=repr(case))
 
 
 def test_positional_arguments_stand_where_equinox_has_them():

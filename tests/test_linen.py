@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from flax_cases import layers, tolerance
 from hypothesis import given
+from hypothesis import strategies as st
 from jax import lax
 from peers import needs, peer
 from quick import jit, with_gradients
 
 import jdeconv
+from jdeconv._formulations import METHODS
 
 linen = peer("flax.linen")
 pytestmark = needs(linen, "flax")
@@ -42,6 +44,21 @@ def test_is_flax_own(case):
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         kind = np.float32 if all(a.dtype == np.float32 for a in (*found, *jax.tree.leaves(variables))) else jnp.bfloat16
         np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), **tolerance(kind), err_msg=repr(case))
+
+
+@given(case=layers(), method=st.sampled_from(sorted(METHODS)))
+def test_every_method_gives_flax_output(case, method):
+    ours = jdeconv.linen.ConvTranspose(case.features, **case.options, method=method)
+    theirs = linen.ConvTranspose(case.features, **case.options)
+
+    def both(key, x):
+        variables = theirs.init(key, x)
+        return ours.apply(variables, x), theirs.apply(variables, x)
+
+    got, want = jit(both)(jax.random.key(1), case.x)
+    assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    kind = jnp.bfloat16 if case.narrow else np.float32
+    np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), **tolerance(kind), err_msg=repr(case))
 
 
 class Net(linen.Module if linen else object):

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax_cases import layers, tolerance
 from hypothesis import given
+from hypothesis import strategies as st
 from peers import needs, peer
 from quick import jit, with_gradients
 
 import jdeconv
+from jdeconv._formulations import METHODS
 
 nnx = peer("flax.nnx")
 pytestmark = needs(nnx, "flax")
@@ -46,6 +48,16 @@ def test_is_flax_own(case):
     for got, want in zip(*both, strict=True):
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
         np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), **tolerance(kind), err_msg=repr(case))
+
+
+@given(case=layers(), method=st.sampled_from(sorted(METHODS)))
+def test_every_method_gives_flax_output(case, method):
+    ours = jdeconv.nnx.ConvTranspose(case.shape[-1], case.features, **case.options, method=method, rngs=nnx.Rngs(1))
+    theirs = nnx.ConvTranspose(case.shape[-1], case.features, **case.options, rngs=nnx.Rngs(1))
+    got, want = jit(lambda x: (ours(x), theirs(x)))(case.x)
+    assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    kind = jnp.bfloat16 if case.narrow else np.float32
+    np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), **tolerance(kind), err_msg=repr(case))
 
 
 def test_the_constructor_takes_what_flax_takes():
