@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 from peers import needs, peer
 from quick import jit, with_gradients
 
@@ -73,7 +74,7 @@ def test_is_equinox_own(case):
 
     def of(layer):
         weights, rest = equinox.partition(layer, equinox.is_array)
-        flat, rebuild = jax.flatten_util.ravel_pytree(weights)
+        flat, rebuild = ravel_pytree(weights)
         return flat, lambda p, x: equinox.combine(rebuild(p), rest)(x)
 
     (flat, f), (_, g) = of(ours), of(theirs)

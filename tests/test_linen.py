@@ -8,6 +8,7 @@ from flax_cases import layers, tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from peers import needs, peer
 from quick import jit, with_gradients
 
@@ -34,7 +35,7 @@ def test_is_flax_own(case):
         found = []
         for layer in (ours, theirs):
             variables = layer.init(key, x)
-            params, rebuild = jax.flatten_util.ravel_pytree(variables)
+            params, rebuild = ravel_pytree(variables)
             found.append((variables, with_gradients(lambda p, x: layer.apply(rebuild(p), x), params, x)))  # noqa: B023
         return found
 

@@ -9,6 +9,7 @@ import pytest
 from flax_cases import layers, tolerance
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 from peers import needs, peer
 from quick import jit, with_gradients
 
@@ -39,7 +40,7 @@ def test_is_flax_own(case):
         options = dict(case.options, bias_init=jax.nn.initializers.normal())
         layer = module(case.shape[-1], case.features, **options, rngs=nnx.Rngs(3))
         graph, state = nnx.split(layer)
-        flat, rebuild = jax.flatten_util.ravel_pytree(state)
+        flat, rebuild = ravel_pytree(state)
         results.append((pure(layer), flat, lambda p, x, g=graph, r=rebuild: nnx.merge(g, r(p))(x)))
     (state, flat, ours), (expected, _, theirs) = results
     same(state, expected)
