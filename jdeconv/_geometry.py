@@ -144,7 +144,7 @@ def cut(
         size = (i - 1) * s + extent(k, d) - low - high
         if not isinstance(i * s - size, int):
             raise Undecidable(dim, f"{i * s} - {size} is a constant")
-        if not _holds(dim, ">=", size, 0):
+        if not holds(dim, ">=", size, 0):
             raise Overcut(dim, size)
         sizes.append(size)
     lows = tuple(low for low, _ in cuts)
