@@ -5,6 +5,7 @@ is 1. Peers that are not installed are skipped. Without --cases, --sweep or --st
 which takes more than an hour. All peers use the processors that this process may run on: choose them with taskset.
 
 `gpu-kernels` as the first argument: which kernels XLA calls on a GPU, with no GPU present (see its --help).
+`tpu-estimate` as the first argument: what the TPU compiler estimates (see its --help).
 """
 
 import argparse
@@ -24,7 +25,7 @@ from .peers import PEERS, SUBJECT, Peer
 from .stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
-COMMANDS = {"gpu-kernels": "benchmarks.gpu_kernels"}
+COMMANDS = {"gpu-kernels": "benchmarks.gpu_kernels", "tpu-estimate": "benchmarks.tpu_estimate"}
 # Cases that lax needs little time for too.
 QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 

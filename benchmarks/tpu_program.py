@@ -1,0 +1,105 @@
+"""Programs compiled ahead of time for a TPU that is not there, by the compiler in the package libtpu."""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from jdeconv._formulations import METHODS
+from jdeconv._geometry import build
+from jdeconv._problem import Problem
+
+from .cases import Case
+from .peer_jax import of_jdeconv, of_lax
+
+CHIPS = {"v5e:2x2": "v5e", "v6e:2x2": "v6e", "v4:2x2x1": "v4"}
+RESULTS = ("output", "input", "kernel")
+LAX = "lax.conv_transpose"
+MOST_OPERATIONS = 40
+"""Convolutions or products in one program: beyond, compiling takes minutes."""
+MOST_TAPS = 150
+"""Of a kernel in three dimensions: beyond, compiling lax's own takes minutes."""
+
+
+@functools.cache
+def topology(name: str) -> jax.sharding.SingleDeviceSharding:
+    """One device of it. ModuleNotFoundError where there is no compiler for it."""
+    # libtpu would look for its own machine otherwise, and let only one process use it.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update("jax_platforms", "cpu")
+    importlib.import_module("libtpu")
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    return jax.sharding.SingleDeviceSharding(devices[0])
+
+
+def refusal(case: Case, method: str, result: str) -> str | None:
+    """Why there is no such program, or none that compiles soon."""
+    geometry = build(case.size, case.kernel, case.stride, (1,) * case.rank, "SAME")
+    channels = case.c_in // case.groups, case.c_out // case.groups
+    problem = Problem(geometry, result, case.batch, case.groups, *channels, "float32")
+    if case.rank == 3 and problem.taps > MOST_TAPS:
+        return f"{problem.taps} taps in 3-D; expected at most {MOST_TAPS}"
+    if method not in METHODS:
+        return None
+    if reason := METHODS[method].supports(problem):
+        return reason
+    count = operations(method, problem)
+    return None if count <= MOST_OPERATIONS else f"{count} operations; expected at most {MOST_OPERATIONS}"
+
+
+def operations(method: str, problem: Problem) -> int:
+    """How many convolutions, products or terms a formulation writes out."""
+    if method == "phase":
+        return 1 if problem.filling == 1 or problem.result == "kernel" else problem.phases
+    if method == "gemm":
+        return problem.taps if problem.result == "input" and problem.filling > 1 else problem.blocks
+    if method == "taps":
+        return {
+            "output": problem.blocks * problem.inputs,
+            "input": problem.taps * problem.outputs,
+            "kernel": problem.blocks,
+        }[problem.result]
+    return 1
+
+
+def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str:
+    """The text of the program for one of the three results: by `method`, or lax's own (`LAX`)."""
+    function = _function(case, method)
+    x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=topology(chip)) for shape in case.shapes)
+
+    def input_gradient(w: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda x: function(x, w), x)(y)[0]
+
+    def kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.linear_transpose(lambda w: function(x, w), w)(y)[0]
+
+    program, operands = {
+        "output": (function, (x, w)),
+        "input": (input_gradient, (w, y)),
+        "kernel": (kernel_gradient, (x, y)),
+    }[result]
+    return jax.jit(program).trace(*operands).lower().compile().as_text()
+
+
+def _function(case: Case, method: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    if method != LAX:
+        return functools.partial(of_jdeconv(method).apply, case)
+    chosen = of_lax(case)
+    if case.groups == 1:
+        return functools.partial(chosen.apply, case)
+    # The same kernel as for one group, turned within the program as lax.conv_transpose does.
+    return lambda x, w: chosen.apply(case, x, _turned(w, case.groups))
+
+
+def _turned(w: jax.Array, groups: int) -> jax.Array:
+    """`(*K, o, g*i)` to the flipped `(*K, i, g*o)`."""
+    *kernel, o, channels = w.shape
+    split = jnp.flip(w, range(len(kernel))).reshape(*kernel, o, groups, channels // groups)
+    return split.swapaxes(-3, -1).reshape(*kernel, channels // groups, groups * o)

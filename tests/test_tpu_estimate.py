@@ -1,0 +1,112 @@
+"""What is read from a compiled TPU program, and the tables made of it. No TPU and no compiler for one."""
+
+import pathlib
+import sys
+
+import pytest
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
+
+from benchmarks import cases, tpu_estimate, tpu_program
+from benchmarks.tpu_cycles import Cycles, cycles, tiled_bytes
+from benchmarks.tpu_estimate import Estimate
+
+LARGE = "f32[64,8,128]{2,1,0:T(8,128)}"  # 64 tiles, 262144 bytes
+SMALL = "f32[1,8,128]{2,1,0:T(8,128)}"  # 4096 bytes
+
+
+def program(*instructions, called=""):
+    body = "\n".join(
+        f"  {line}" for line in (f"%x = {LARGE} parameter(0)", f"%w = {SMALL} parameter(1)", *instructions)
+    )
+    return f"HloModule m, is_scheduled=true\n\n{called}ENTRY %main (x: f32[64,8,128]) -> f32[1] {{\n{body}\n}}\n"
+
+
+def priced(cycles):
+    return f'backend_config={{"window_config":{{"estimated_cycles":"{cycles}"}}}}'
+
+
+FUSED = f"""%inside (p: f32[64,8,128]) -> f32[64,8,128] {{
+  %p = {LARGE} parameter(0)
+  ROOT %cut = {LARGE} slice(%p), slice={{[0:64], [0:8], [0:128]}}, {priced(7)}
+}}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "priced", "charged"),
+    [
+        # what the compiler prices, it prices
+        (program(f"ROOT %f = {LARGE} fusion(%x), kind=kLoop, calls=%inside, {priced(900)}", called=FUSED), 900, 0),
+        (program(f"ROOT %c = {LARGE} copy(%x), {priced(900)}"), 900, 0),
+        # at least a cycle for 1024 bytes written
+        (program(f"ROOT %c = {LARGE} copy(%x), {priced(20)}"), 20, 256 - 20),
+        # else what is read and written, at 300 bytes a cycle
+        (program(f"ROOT %r = {LARGE} reverse(%x), dimensions={{0}}"), 0, 1748),
+        (program(f"ROOT %r = {LARGE} pad(%w, %w), padding=0_63x0_0x0_0"), 0, 902),
+        (program(f"ROOT %c = {LARGE} concatenate(%w, %x), dimensions={{0}}, metadata={{}}"), 0, 1762),
+        # a slice reads what it writes, a bitcast and an asynchronous copy nothing
+        (program(f"ROOT %s = {SMALL} slice(%x), slice={{[0:1], [0:8], [0:128]}}"), 0, 28),
+        (program(f"%b = {LARGE} bitcast(%x)", f"%s = ({LARGE}, {LARGE}, u32[]) copy-start(%b)"), 0, 0),
+        (program(f"%t = ({SMALL}, {SMALL}) fusion(%x), calls=%inside, {priced(5)}", called=FUSED), 5, 0),
+    ],
+)
+def test_movement_outside_fusions_is_charged(text, priced, charged):
+    assert cycles(text, "v5e") == Cycles(priced, charged)
+
+
+def test_a_faster_memory_makes_the_charge_smaller():
+    text = program(f"ROOT %r = {LARGE} reverse(%x), dimensions={{0}}")
+    assert cycles(text, "v6e").charged == 1311
+    assert cycles(text, "v6e").total == 1311
+
+
+@pytest.mark.parametrize(
+    ("type_", "size"),
+    [
+        ("bf16[16,17,17,3]{3,0,2,1:T(8,128)(2,1)S(1)}", 17 * 17 * 16 * 128 * 2),  # batch and channels are minor
+        ("bf16[4,5,6]{2,1,0}", 4 * 5 * 6 * 2),
+        ("f32[300]{0:T(256)}", 512 * 4),
+        ("pred[]{:T(256)}", 256),
+        ("(s8[9,128]{1,0:T(8,128)}, f32[8,128]{1,0:T(8,128)})", 2 * 8 * 128 + 8 * 128 * 4),
+    ],
+)
+def test_arrays_are_filled_up_to_tiles(type_, size):
+    assert tiled_bytes(type_) == size
+
+
+CASE = cases.cube("one", 1, 4, (2, 3), 2, 2)
+FOUND = [
+    Estimate("one", tpu_program.LAX, "output", 4000, 0),
+    Estimate("one", "auto", "output", 1000, 10),
+    Estimate("two", tpu_program.LAX, "output", 1000, 0),
+    Estimate("two", "auto", "output", 1100, 0),
+    Estimate("two", "taps", "output", None, reason="too many"),
+]
+
+
+def test_tables():
+    assert tpu_estimate.ratios(FOUND, "auto", "output") == {"one": 0.25, "two": 1.1}
+    assert tpu_estimate.summary(FOUND, ["auto", "taps"]).splitlines()[2] == (
+        "| auto: output    |           0.52 |  1.10 | two |          1 |     2 |"
+    )
+    text = tpu_estimate.markdown("v5e:2x2, bfloat16", FOUND, {"Cases": [CASE]}, ["auto", "taps"])
+    assert "| one: 1, 4², 2→3, k 2, s 2 |               4.00 | 1.00 (0.25x) |    - |" in text
+    assert text.endswith("- two, taps, output: too many\n")
+
+
+def test_what_would_take_minutes_is_not_compiled():
+    wide = cases.cube("wide", 1, 8, (4, 4), 9, 7)
+    assert tpu_program.refusal(wide, "phase", "output") == "49 operations; expected at most 40"
+    assert tpu_program.refusal(wide, "phase", "kernel") is None
+    assert tpu_program.refusal(cases.cube("deep", 1, 8, (4, 4), 9, 2, rank=3), "auto", "output") == (
+        "729 taps in 3-D; expected at most 150"
+    )
+
+
+def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    tpu_program.topology.cache_clear()
+    assert tpu_estimate.main([]) == 2
+    assert "pip install 'jdeconv[tpu-aot]'" in capsys.readouterr().out
