@@ -18,6 +18,7 @@ from jax import lax
 
 from .._geometry import Geometry
 from .._problem import Problem
+from . import one_block
 from .blocks import (
     fill,
     holds_taps,
@@ -47,6 +48,8 @@ def supports(problem: Problem) -> str | None:
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One product maps the input's channels to those of all taps, which are added up where they go."""
+    if engine.platform == "tpu" and one_block.applies(geometry):
+        return one_block.transpose_conv(x, w, geometry, engine)
     if engine.platform != "cpu" or holds_taps(geometry).all():
         return _by_blocks(x, w, geometry, engine)
     return _by_phases(x, w, geometry, engine)
@@ -92,6 +95,8 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
     if engine.platform == "gpu":
         return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
+    if engine.platform == "tpu" and one_block.applies(geometry):
+        return one_block.input_grad(w, y, geometry, engine)
     if holds_taps(geometry).all():
         w = kernel_to_blocks(w, geometry)
         windows = _windows(y, geometry)
@@ -108,6 +113,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
     if engine.platform == "cpu" and y.shape[-1] <= FEW:
         return _from_patches(x, y, geometry, engine)
+    if engine.platform == "tpu" and one_block.applies(geometry):
+        return one_block.kernel_grad(x, y, geometry, engine)
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jax.numpy.stack(taps).reshape(*geometry.blocks, *taps[0].shape)
     return kernel_from_blocks(stacked, geometry)

@@ -1,5 +1,85 @@
-"""TPU: what takes the fewest of the cycles that its compiler estimates."""
+"""TPU: what takes the fewest of the cycles that its compiler estimates; where in doubt, what lax itself emits.
 
-from .rule import Rule
+Evidence: N, spatial, channels, kernel k, stride s: thousands of estimated cycles on v5e in bfloat16, of movement that
+the compiler leaves unpriced too (`python -m benchmarks tpu-estimate`). An estimate is no time.
+"""
 
-RULES: tuple[Rule, ...] = ()
+import math
+
+from .._problem import Problem
+from .rule import Rule, one_block, strided
+
+
+def _in_space(problem: Problem) -> bool:
+    """One group, strided, in a plane or volume."""
+    return problem.groups == 1 and strided(problem) and problem.geometry.rank > 1
+
+
+def gaps_to_few(problem: Problem) -> bool:
+    """Kernel <= stride, and gaps between blocks: one tap, or up to 16 to at most 8 channels."""
+    few = problem.outputs <= 8 and problem.taps <= 16 and one_block(problem)
+    gaps = problem.geometry.kernel != problem.geometry.strides and problem.filling == 1
+    return _in_space(problem) and gaps and (problem.taps == 1 or few)
+
+
+def one_tap(problem: Problem) -> bool:
+    """A kernel of one tap, from 8 channels on, over few images."""
+    known = isinstance(problem.batch, int) and problem.batch <= 12
+    return _in_space(problem) and problem.taps == 1 and problem.inputs >= 8 and known
+
+
+def kernel_is_stride(problem: Problem) -> bool:
+    """Kernel = stride, in a plane or volume."""
+    return _in_space(problem) and problem.geometry.kernel == problem.geometry.strides
+
+
+def wide_and_kernel_is_stride(problem: Problem) -> bool:
+    """Kernel = stride, over at least 4096 positions."""
+    sizes = problem.batch, *problem.geometry.input
+    known = all(isinstance(size, int) for size in sizes)
+    return kernel_is_stride(problem) and known and math.prod(sizes) >= 4096
+
+
+def wide_and_thin(problem: Problem) -> bool:
+    """Kernel = stride, over at least 4096 positions, with at most 8192 pairs of channels."""
+    return wide_and_kernel_is_stride(problem) and problem.inputs * problem.outputs <= 8192
+
+
+def to_one_channel(problem: Problem) -> bool:
+    """One group, at least 27 taps to a single channel, strided in each of two or three dimensions."""
+    every = min(problem.geometry.strides) > 1
+    return _in_space(problem) and every and problem.outputs == 1 and problem.taps >= 27
+
+
+def long_line(problem: Problem) -> bool:
+    """One dimension, one output channel, at least 128 taps in whole blocks."""
+    line = problem.geometry.rank == 1 and problem.groups == 1 and problem.outputs == 1
+    return line and strided(problem) and problem.filling == 1 and problem.taps >= 128
+
+
+def large_kernel(problem: Problem) -> bool:
+    """At least 64 taps in whole blocks in a plane or volume, to at most 32 channels a group."""
+    space = problem.geometry.rank > 1 and min(problem.geometry.strides) > 1
+    return space and problem.filling == 1 and problem.taps >= 64 and problem.outputs <= 32
+
+
+def large_and_depthwise(problem: Problem) -> bool:
+    """The same, of one channel to one in each group."""
+    return large_kernel(problem) and problem.inputs == problem.outputs == 1
+
+
+RULES = (
+    Rule("tpu", "*", "output", gaps_to_few, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 613; lax 10643"),
+    Rule("tpu", "*", "output", wide_and_kernel_is_stride, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 298; lax 401"),
+    Rule("tpu", "*", "output", to_one_channel, "gemm", "2, 64x64, 56 to 1, k 9, s 3: 97; phase 125, lax 798"),
+    Rule("tpu", "*", "output", long_line, "phase", "4, 500, 513 to 1, k 1024, s 256: 169; gemm 649, lax 126035"),
+    Rule("tpu", "*", "output", large_kernel, "phase", "1, 32x32, 21 to 21, k 16, s 8: 597; lax 1175, gemm 2376"),
+    Rule("tpu", "*", "input", one_tap, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 459; lax 8105"),
+    Rule("tpu", "*", "input", kernel_is_stride, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 98; lax 185"),
+    Rule("tpu", "*", "input", long_line, "gemm", "4, 500, 513 to 1, k 1024, s 256: 107; phase 143, lax 176"),
+    Rule("tpu", "*", "kernel", one_tap, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 436; lax 13085"),
+    Rule("tpu", "*", "kernel", wide_and_thin, "gemm", "1, 128x128, 128 to 64, k 2, s 2: 76; phase 111, lax 254"),
+    Rule("tpu", "*", "kernel", to_one_channel, "phase", "1, 64x64x32, 64 to 1, k 3, s 2: 1438; lax 14041"),
+    Rule("tpu", "*", "kernel", long_line, "phase", "4, 500, 513 to 1, k 1024, s 256: 92; gemm 136, lax 348"),
+    Rule("tpu", "*", "kernel", large_and_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 362; lax 1632"),
+)

@@ -1,0 +1,76 @@
+"""The programs that `lax.conv_transpose` and its derivatives are, operation by operation, for the TPU.
+
+Its compiler makes slower programs of the same sums where pads are sliced away or a kernel's axes come in another order.
+Negative pads are XLA's own here: what reads out of bounds is jaxlib 0.10 on CPU.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax import lax
+
+from .._geometry import Geometry, Size
+
+if TYPE_CHECKING:
+    from . import Engine
+
+
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The input dilated, under the flipped kernel."""
+    groups = x.shape[-2]
+    y = _conv(
+        engine, x, _flipped(w, geometry), ("N_C", "_IO", "N_C"), padding=_outer_pads(geometry),
+        lhs_dilation=geometry.strides, rhs_dilation=geometry.dilations, feature_group_count=groups,
+    )  # fmt: skip
+    return y.reshape(*y.shape[:-1], groups, -1)
+
+
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The strided convolution."""
+    groups = y.shape[-2]
+    x = _conv(
+        engine, y, _joined(w), ("N_C", "_IO", "N_C"), padding=list(zip(geometry.low, geometry.high, strict=True)),
+        window_strides=geometry.strides, rhs_dilation=geometry.dilations, feature_group_count=groups,
+    )  # fmt: skip
+    return x.reshape(*x.shape[:-1], groups, -1)
+
+
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The input dilated, under the output's gradient as the window; then flipped."""
+    groups, i, o = *x.shape[-2:], y.shape[-1]
+    w = _conv(
+        engine, x, _joined(y), ("C_N", "I_O", "_NC"), padding=_outer_pads(geometry),
+        window_strides=geometry.dilations, lhs_dilation=geometry.strides, batch_group_count=groups,
+    )  # fmt: skip
+    if groups == 1:
+        return lax.rev(w, range(geometry.rank)).swapaxes(-2, -1)[..., None, :]
+    w = lax.rev(w.reshape(*geometry.kernel, i, groups, o), range(geometry.rank))
+    return w.swapaxes(-3, -1)
+
+
+def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
+    """A convolution whose dimension numbers have `_` for the spatial dimensions."""
+    lhs = _joined(lhs)
+    lhs_spec, rhs_spec, out_spec = (spec.replace("_", "DHW"[-(lhs.ndim - 2) :]) for spec in specs)
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, (lhs_spec, rhs_spec, out_spec))
+    arguments = {"window_strides": (1,) * (lhs.ndim - 2), **arguments}
+    return engine.conv(lhs, rhs, dimension_numbers=numbers, **arguments)
+
+
+def _outer_pads(geometry: Geometry) -> list[tuple[Size, Size]]:
+    """Of the dilated input."""
+    ends = zip(geometry.extent, geometry.low, geometry.high, strict=True)
+    return [(e - 1 - low, e - 1 - high) for e, low, high in ends]
+
+
+def _flipped(w: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(*k, o, g, i)` with its taps reversed, as `(*k, i, g*o)`."""
+    if w.shape[-2] == 1:  # lax has no axis of groups, and with one the program is another
+        w = w[..., 0, :]
+    flipped = lax.rev(w, range(geometry.rank)).swapaxes(geometry.rank, -1)
+    return flipped.reshape(*flipped.shape[: geometry.rank + 1], -1)
+
+
+def _joined(v: jax.Array) -> jax.Array:
+    """`(…, g, c)` as `(…, g*c)`."""
+    return v.reshape(*v.shape[:-2], v.shape[-2] * v.shape[-1])

@@ -1,0 +1,97 @@
+"""Kernel <= stride, so that no output is reached by two taps. For the TPU.
+
+Where kernel = stride it is one matrix product, of which each tap is an axis: the compiler lays out such axes better
+than it moves blocks into channels and back. Where gaps are left between the blocks, the output is a product a tap,
+dilated: it fills gaps with zeros more cheaply than it convolves them. A single tap's gradients are products with a
+slice.
+"""
+
+import functools
+import itertools
+import math
+import operator
+from typing import TYPE_CHECKING
+
+import jax
+from jax import lax
+
+from .._geometry import Geometry, Size
+from .blocks import holds_taps, join_output, pad, split_output, unit, window
+
+if TYPE_CHECKING:
+    from . import Engine
+
+
+def applies(geometry: Geometry) -> bool:
+    """One block of taps, with no zeros between them."""
+    return math.prod(geometry.blocks) == 1 and bool(holds_taps(geometry).all())
+
+
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """Each input position makes one block of outputs."""
+    p, t, both = _letters(geometry.rank)
+    if geometry.kernel == geometry.strides:
+        x = pad(x, [(-low, -high) for low, high in _cuts(geometry)])
+        return join_output(_einsum(engine, f"n{p}gi,{t}ogi->n{both}go", x, w), geometry)
+    x, w, g = _flat(x), _flat(w), "g" * (x.shape[-2] > 1)
+    dilated = []
+    for tap in itertools.product(*map(range, geometry.kernel)):
+        product = _einsum(engine, f"n{p}{g}i,o{g}i->n{p}{g}o", x, w[tap])
+        sizes = zip(tap, geometry.low, geometry.input, geometry.output, geometry.strides, strict=True)
+        pads = [(t - low, o - 1 - (i - 1) * s - (t - low), s - 1) for t, low, i, o, s in sizes]
+        channels = [(0, 0, 0)] * (product.ndim - 1 - geometry.rank)
+        dilated.append(lax.pad(product, product.dtype.type(0), [(0, 0, 0), *pads, *channels]))
+    y = functools.reduce(operator.add, dilated)  # nothing is rounded: all but one of them are zero
+    return y if g else y[..., None, :]
+
+
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """Each block of outputs makes one input position."""
+    p, t, both = _letters(geometry.rank)
+    if math.prod(geometry.kernel) > 1:
+        return _einsum(engine, f"n{both}go,{t}ogi->n{p}gi", _split(y, geometry), w)
+    g = "g" * (y.shape[-2] > 1)
+    x = _einsum(engine, f"n{p}{g}o,{t}o{g}i->n{p}{g}i", _slice(_flat(y), geometry), _flat(w))
+    return x if g else x[..., None, :]
+
+
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """Each block of outputs with its input position."""
+    p, t, both = _letters(geometry.rank)
+    if math.prod(geometry.kernel) > 1:
+        return _einsum(engine, f"n{p}gi,n{both}go->{t}ogi", x, _split(y, geometry))
+    g = "g" * (y.shape[-2] > 1)
+    w = _einsum(engine, f"n{p}{g}i,n{p}{g}o->o{g}i", _flat(x), _slice(_flat(y), geometry))
+    return w.reshape(*geometry.kernel, y.shape[-1], -1, x.shape[-1])
+
+
+def _einsum(engine: "Engine", letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jax.numpy.einsum(letters, a, b, precision=engine.precision, preferred_element_type=engine.dtype)
+
+
+def _letters(rank: int) -> tuple[str, str, str]:
+    """Of positions, of taps, and of both in turn."""
+    p, t = "xyz"[:rank], "abc"[:rank]
+    return p, t, "".join(map("".join, zip(p, t, strict=True)))
+
+
+def _flat(v: jax.Array) -> jax.Array:
+    """Without the axis of a single group, which the compiler lays out at up to 14 times the cycles."""
+    return v[..., 0, :] if v.shape[-2] == 1 else v
+
+
+def _slice(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The outputs of a kernel of one tap. At a fusion of several such slices the TPU compiler aborts."""
+    y = pad(y, [(max(low, 0), max(high, 0)) for low, high in zip(geometry.low, geometry.high, strict=True)])
+    return window(y, (0,) * geometry.rank, geometry.input, geometry.strides)
+
+
+def _split(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """`(n, in1, k1, …, inn, kn, g, o)`."""
+    return pad(split_output(y, geometry), [pads for cuts in _cuts(geometry) for pads in (cuts, (0, 0))])
+
+
+def _cuts(geometry: Geometry) -> list[tuple[Size, Size]]:
+    """How many input positions lie before the first block of outputs and after the last; negative where blocks do."""
+    blocks = unit(geometry)
+    return list(zip(blocks.low, blocks.high, strict=True))

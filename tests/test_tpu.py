@@ -1,0 +1,85 @@
+"""The TPU's formulations against the definition, and against lax by what the TPU compiler estimates.
+
+The compiler is libtpu, which needs no TPU. Absent, its tests are skipped, unless JDECONV_TPU_AOT=1, where that is an
+error.
+"""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from cases import cases
+from hypothesis import assume, given, settings
+
+sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
+
+from benchmarks import cases as benchmark
+from benchmarks import tpu_program
+from benchmarks.tpu_cycles import cycles
+from jdeconv._formulations import METHODS, Engine
+from jdeconv._problem import Problem
+
+
+@pytest.mark.parametrize("method", ["lax", "gemm"])  # those that have programs of their own there
+@settings(max_examples=settings().max_examples // 2)
+@given(case=cases(dtypes=("float32", "bfloat16")))
+def test_what_a_tpu_is_given_equals_the_definition(method, case):
+    geometry, formulation = case.geometry, METHODS[method]
+    negative = any(pad < 0 for pad in (*geometry.low, *geometry.high))
+    # jaxlib 0.10 reads out of bounds on CPU, where this runs, and not on TPU.
+    assume(not (negative and jax.__version_info__ < (0, 12)) and not geometry.empty)
+    channels = case.groups, case.group_inputs, case.group_outputs
+    problems = [Problem(geometry, role, case.batch, *channels, case.dtype) for role in ("output", "input", "kernel")]
+    assume(not any(map(formulation.supports, problems)))
+    engine = Engine("highest", jax.numpy.dtype(case.dtype), "tpu")
+
+    @jax.jit
+    def solved(x, w, y):
+        x, w, y = (v.reshape(*v.shape[:-1], case.groups, -1) for v in (x, w, y))
+        return (
+            formulation.transpose_conv(x, w, geometry, engine),
+            formulation.input_grad(w, y, geometry, engine),
+            formulation.kernel_grad(x, y, geometry, engine),
+        )
+
+    found = [np.asarray(v.astype(case.dtype)) for v in solved(*case.arrays())]
+    case.check([v.reshape(*v.shape[:-2], -1) for v in found])
+
+
+NOT_WORSE = 1.02
+TABLE = [  # at most so many times lax's cycles
+    (benchmark.cube("one tap", 2, 36, (9, 143), 1, 6), "output", 0.5),
+    (benchmark.cube("one tap", 2, 36, (9, 143), 1, 6), "input", 0.5),
+    (benchmark.cube("one tap", 2, 36, (9, 143), 1, 6), "kernel", 0.5),
+    (benchmark.cube("kernel is stride", 4, 32, (256, 128), 2, 2), "output", NOT_WORSE),
+    (benchmark.cube("kernel is stride", 4, 32, (256, 128), 2, 2), "input", NOT_WORSE),
+    (benchmark.cube("thin", 1, 128, (128, 64), 2, 2), "kernel", 0.5),
+    (benchmark.cube("to one", 2, 64, (56, 1), 9, 3), "output", 0.5),
+    (benchmark.cube("to one", 2, 64, (56, 1), 9, 3), "kernel", 0.9),
+    (benchmark.cube("large", 1, 32, (21, 21), 16, 8), "output", 0.9),
+    (benchmark.cube("depthwise", 1, 32, (21, 21), 16, 8, groups=21), "kernel", 0.5),
+    *((benchmark.cube("lax is best", 8, 16, (256, 128), 5, 2), result, NOT_WORSE) for result in tpu_program.RESULTS),
+    (benchmark.cube("one image", 1, 16, (93, 14), 5, 3), "kernel", NOT_WORSE),
+    (benchmark.cube("swapped", 16, 8, (512, 256), 4, 2), "kernel", 0.9),
+]
+
+# JAX compiles ahead of time for a TPU from 0.12 on, with the libtpu of its time.
+HERE = importlib.util.find_spec("libtpu") is not None and jax.__version_info__ >= (0, 12)
+REQUIRED = os.environ.get("JDECONV_TPU_AOT") == "1"
+aot = pytest.mark.skipif(
+    not HERE and not REQUIRED, reason="no TPU compiler (pip install 'jdeconv[tpu-aot]', with JAX 0.12)"
+)
+
+
+def estimated(case, method, result):
+    return cycles(tpu_program.compiled(case, method, result, "bfloat16", "v5e:2x2"), "v5e").total
+
+
+@aot
+@pytest.mark.parametrize(("case", "result", "at_most"), TABLE, ids=lambda value: getattr(value, "name", value))
+def test_auto_takes_no_more_estimated_cycles_than_lax(case, result, at_most):
+    assert estimated(case, "auto", result) <= at_most * estimated(case, tpu_program.LAX, result)
