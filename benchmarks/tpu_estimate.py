@@ -9,7 +9,7 @@ import argparse
 import fnmatch
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -108,7 +108,9 @@ def per_case(found: Sequence[Estimate], cases: Iterable[Case], methods: Sequence
     return table(("kilocycles (times lax's)", tpu_program.LAX, *methods), rows)
 
 
-def markdown(heading: str, found: Sequence[Estimate], kinds: dict[str, Sequence[Case]], methods: Sequence[str]) -> str:
+def markdown(
+    heading: str, found: Sequence[Estimate], kinds: Mapping[str, Sequence[Case]], methods: Sequence[str]
+) -> str:
     parts = [
         "# Transposed convolution on TPU: estimated cycles",
         f"{heading}. The compiler's estimate, never a time; movement that it leaves unpriced is charged. Below 1, "
