@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-ConvTranspose2d = eqx.nn.ConvTranspose2d
+from jdeconv.equinox import ConvTranspose2d
 
 Picture = NDArray[np.float32]  # [3, height, width], from 0 to 1: Equinox has channels first
 

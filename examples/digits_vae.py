@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-ConvTranspose = nnx.ConvTranspose
+from jdeconv.nnx import ConvTranspose
 
 Images = NDArray[np.float32]  # [n, 8, 8, 1], from 0 (paper) to 1 (ink)
 

@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from jdeconv import convert
+from jdeconv.nnx import ConvTranspose
 
 CODE, WIDTH, BATCH = 16, 32, 64
 Array = NDArray[np.float32]
@@ -47,13 +48,13 @@ def flax_generator() -> nnx.Sequential:
     """The same from `[n, 1, 1, CODE]` to `[n, 8, 8, 1]`; SAME is PyTorch's padding=1 for kernel 4 and stride 2."""
     rngs = nnx.Rngs(0)
     return nnx.Sequential(
-        nnx.ConvTranspose(CODE, 4 * WIDTH, (2, 2), padding="VALID", use_bias=False, rngs=rngs),
+        ConvTranspose(CODE, 4 * WIDTH, (2, 2), padding="VALID", use_bias=False, rngs=rngs),
         nnx.BatchNorm(4 * WIDTH, use_running_average=True, rngs=rngs),
         nnx.relu,
-        nnx.ConvTranspose(4 * WIDTH, WIDTH, (4, 4), strides=(2, 2), use_bias=False, rngs=rngs),
+        ConvTranspose(4 * WIDTH, WIDTH, (4, 4), strides=(2, 2), use_bias=False, rngs=rngs),
         nnx.BatchNorm(WIDTH, use_running_average=True, rngs=rngs),
         nnx.relu,
-        nnx.ConvTranspose(WIDTH, 1, (4, 4), strides=(2, 2), rngs=rngs),
+        ConvTranspose(WIDTH, 1, (4, 4), strides=(2, 2), rngs=rngs),
         nnx.sigmoid,
     )
 
