@@ -118,10 +118,20 @@ class ConvTranspose(equinox.nn.ConvTranspose):
 class ConvTranspose1d(ConvTranspose, equinox.nn.ConvTranspose1d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose1d`'s arguments: `output_padding` stands before `padding`."""
 
+    # Type checkers take a module without one of its own for a dataclass that is constructed from its fields.
+    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
+        super().__init__(*arguments, method=method, **options)
+
 
 class ConvTranspose2d(ConvTranspose, equinox.nn.ConvTranspose2d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose2d`'s arguments: `output_padding` stands before `padding`."""
 
+    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
+        super().__init__(*arguments, method=method, **options)
+
 
 class ConvTranspose3d(ConvTranspose, equinox.nn.ConvTranspose3d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose3d`'s arguments: `output_padding` stands before `padding`."""
+
+    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
+        super().__init__(*arguments, method=method, **options)

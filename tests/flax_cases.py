@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from hypothesis import assume
 from hypothesis import strategies as st
 
 
@@ -50,6 +51,10 @@ def layers(draw):
         transpose_kernel=draw(st.booleans()),
         preferred_element_type=draw(st.sampled_from([None, None, "float32"])),
     )
+    strides = options["strides"] if isinstance(options["strides"], tuple) else (options["strides"] or 1,) * rank
+    unpadded = options["padding"] == 0 or (isinstance(options["padding"], tuple) and not np.all(options["padding"]))
+    # XLA aborts over some of Flax's own gradients, where such a dimension stands beside a kernel larger than its input.
+    assume(not (unpadded and any(steps == (2, 2) for steps in zip(kernel_size, strides, strict=True))))
     layer = Layer((*batch, *each(1, most), c_in), features, options)
     if draw(st.booleans()):
         options["mask"] = (np.random.default_rng(1).random(layer.kernel_shape) < 0.5).astype(np.float32)
