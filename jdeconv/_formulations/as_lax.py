@@ -4,6 +4,7 @@ Its compiler makes slower programs of the same sums where pads are sliced away o
 Negative pads are XLA's own here: what reads out of bounds is jaxlib 0.10 on CPU.
 """
 
+import string
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -51,7 +52,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
 def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
     """A convolution whose dimension numbers have `_` for the spatial dimensions."""
     lhs = _joined(lhs)
-    lhs_spec, rhs_spec, out_spec = (spec.replace("_", "DHW"[-(lhs.ndim - 2) :]) for spec in specs)
+    lhs_spec, rhs_spec, out_spec = (spec.replace("_", string.digits[: lhs.ndim - 2]) for spec in specs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, (lhs_spec, rhs_spec, out_spec))
     arguments = {"window_strides": (1,) * (lhs.ndim - 2), **arguments}
     return engine.conv(lhs, rhs, dimension_numbers=numbers, **arguments)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def applies(geometry: Geometry) -> bool:
-    """One block of taps, with no zeros between them."""
-    return math.prod(geometry.blocks) == 1 and bool(holds_taps(geometry).all())
+    """One block of taps, with no zeros between them, in up to three dimensions, for which there are letters."""
+    return geometry.rank <= 3 and math.prod(geometry.blocks) == 1 and bool(holds_taps(geometry).all())
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
