@@ -106,7 +106,7 @@ def main() -> None:
     add("--epochs", type=int, default=20, help="of Keras's training (default: %(default)s)")
     add("--quick", action="store_true", help="one epoch")
     add("--folder", type=Path, help="where to keep the saved models (default: nowhere)")
-    add("--output", type=Path, default=Path("from_keras.png"), help="the PNG to write (default: %(default)s)")
+    add("--out", type=Path, default=Path("from_keras.png"), help="the PNG to write (default: %(default)s)")
     args = parser.parse_args()
 
     pictures, codes = digits_and_codes()
@@ -126,8 +126,8 @@ def main() -> None:
         rows[f"Flax from\n{name}"] = ours
         difference = abs(ours - rows["Keras"]).max()
         print(f"{name}: largest difference between the pictures, white being 1: {difference:.1e}")
-    save_comparison(args.output, rows)
-    print(f"Side by side: {args.output.resolve()}")
+    save_comparison(args.out, rows)
+    print(f"Side by side: {args.out.resolve()}")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def main() -> None:
     add("--steps", type=int, default=300, help="of PyTorch's training (default: %(default)s)")
     add("--quick", action="store_true", help="20 steps")
     add("--weights", type=Path, default=Path("generator.pt"), help="the file to write (default: %(default)s)")
-    add("--output", type=Path, default=Path("from_pytorch.png"), help="the PNG to write (default: %(default)s)")
+    add("--out", type=Path, default=Path("from_pytorch.png"), help="the PNG to write (default: %(default)s)")
     args = parser.parse_args()
 
     pictures, codes = digits_and_codes()
@@ -113,8 +113,8 @@ def main() -> None:
     theirs = generator(torch.tensor(codes[:100])[..., None, None]).detach().numpy()[:, 0]
     ours = np.asarray(model(jnp.asarray(codes[:100])[:, None, None]))[..., 0]
     print(f"Largest difference between the pictures, white being 1: {abs(ours - theirs).max():.1e}")
-    save_comparison(args.output, {"digit": pictures, "PyTorch": theirs, "Flax": ours})
-    print(f"Side by side: {args.output.resolve()}")
+    save_comparison(args.out, {"digit": pictures, "PyTorch": theirs, "Flax": ours})
+    print(f"Side by side: {args.out.resolve()}")
 
 
 if __name__ == "__main__":

@@ -208,7 +208,10 @@ def refuses_conv(
         return "one input channel a group"
     if reason := _refuses(kind, lhs, rhs, precision, preferred_element_type):
         return reason
-    return _size_refused(_sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation))
+    sizes = _sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation)
+    if any(size == 1 < stride for size, stride in zip(sizes[1:-1], window_strides, strict=True)):
+        return "a single position in a strided dimension"  # AVX-512's kernels read beyond the image there
+    return _size_refused(sizes)
 
 
 def _kind(stride: int, dilation: int, groups: int) -> str:

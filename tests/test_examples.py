@@ -42,6 +42,12 @@ def digits_are_read(text):
     assert right > 25
 
 
+def pictures_are_the_same(text):
+    differences = re.findall(r"largest difference between the pictures, white being 1: (\S+)$", text, re.M | re.I)
+    assert differences
+    assert all(float(difference) < 1e-5 for difference in differences)
+
+
 def network_beats_bicubic(text):
     assert decibels("network", text) > decibels("bicubic", text) + 0.1  # which it starts as
 
@@ -77,6 +83,8 @@ def devices_agree_and_gather_nothing(text):
         ("denoise_unet", ("--quick",), ("equinox", "optax"), noise_is_taken_out),
         ("digits_dcgan", ("--quick",), ("flax", "optax"), digits_are_read),
         ("super_resolution", ("--quick",), ("optax",), network_beats_bicubic),
+        ("from_keras", ("--quick",), ("keras", "tensorflow"), pictures_are_the_same),
+        ("from_pytorch", ("--quick",), ("flax", "torch"), pictures_are_the_same),
         ("serve", ("--quick",), ("optax",), served_equals_trained),
         ("many_devices", ("--quick",), ("optax",), devices_agree_and_gather_nothing),
     ],

@@ -102,6 +102,7 @@ NAMED = {
     "unpadded in height, kernel beyond the width": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((1, 1), (0, 1)), (8, 3)),
     "the same, cut": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((3, 4), (0, 1)), (4, 3), 1, 1, 3),
     "phases that reach nothing": Case(1, (1,), (3,), (2,), (3,), ((6, 0),), (1,)),
+    "one channel, strided to one pixel": Case(2, (5, 1), (5, 7), (1, 2), (1, 1), "SAME", (5, 1), 1, 3, 1),
     "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
 }
 
