@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._geometry import Geometry
 from ._operator import solve
@@ -43,6 +44,6 @@ def with_bias(y: jax.Array, bias: jax.Array | None, channel_axis: int) -> jax.Ar
     """
     if bias is None:
         return y
-    wide = jnp.promote_types(y.dtype, "float32") if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
+    wide = np.promote_types(y.dtype, "float32") if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
     after = y.ndim - 1 - channel_axis % y.ndim
     return (y.astype(wide) + bias.astype(wide).reshape(-1, *(1,) * after)).astype(y.dtype)

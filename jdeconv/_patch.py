@@ -1,6 +1,7 @@
 """`jax.lax`'s transposed convolutions routed through jdeconv, so that a model need not be edited to train fast."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import threading
@@ -26,7 +27,7 @@ def patch() -> "Patch":
 
     As a function it takes effect at once, in every thread, until the `restore()` of what it returns. In a `with`
     statement it is for the thread (or `asyncio` task) that entered, as JAX's own context managers are, until the block
-    ends. Both nest, in any order.
+    ends; a generator that is suspended inside leaves its caller in it. Both nest, in any order.
 
     What is routed: calls of `jax.lax.conv_transpose`, and those calls of `jax.lax.conv_general_dilated` that are
     transposed convolutions: some `lhs_dilation` above 1, all `window_strides` 1, `batch_group_count` 1, no
@@ -85,18 +86,24 @@ class Patch:
 @contextlib.contextmanager
 def handling(handlers: Handlers) -> Iterator[None]:
     """In this thread or task, `handlers` instead of the functions of `jax.lax` that they are named for."""
+    block = _Block(handlers)
     _wrappers.hold()
-    _here.set((*_here.get(), handlers))
+    _here.set((*_here.get(), block))
     try:
         yield
     finally:
-        latest_first = list(reversed(_here.get()))
-        latest_first.remove(handlers)
-        _here.set(tuple(reversed(latest_first)))
+        block.ended = True  # where it was entered, too, if that was in another thread or task
+        _here.set(tuple(other for other in _here.get() if not other.ended))
         _wrappers.release()
 
 
-_here: ContextVar[tuple[Handlers, ...]] = ContextVar("jdeconv_patch", default=())
+@dataclasses.dataclass(eq=False)
+class _Block:
+    handlers: Handlers
+    ended: bool = False
+
+
+_here: ContextVar[tuple[_Block, ...]] = ContextVar("jdeconv_patch", default=())
 
 
 class _Wrappers:
@@ -131,8 +138,8 @@ class _Wrappers:
 def _wrapper(name: str, stood: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     @functools.wraps(stood)
     def call(*arguments: Any, **options: Any) -> jax.Array:
-        if here := _here.get():
-            return here[-1].get(name, _unhandled)(stood, *arguments, **options)
+        if here := [block for block in _here.get() if not block.ended]:
+            return here[-1].handlers.get(name, _unhandled)(stood, *arguments, **options)
         return (ROUTES[name] if _wrappers.everywhere else _unhandled)(stood, *arguments, **options)
 
     return call

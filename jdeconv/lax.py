@@ -119,7 +119,7 @@ def prepare(
             None,
             f"no default for the {ndim} dimensions of lhs",
             f"expected a layout beyond {max(LAYOUTS)} dimensions",
-            "Name it, as in ('NABCDE', 'ABCDIO', 'NABCDE').",
+            "Name it, as in ('NWXYZC', 'WXYZIO', 'NWXYZC').",
         )
     dimension_numbers = dimension_numbers or LAYOUTS.get(ndim)
     both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped=bool(transpose_kernel))

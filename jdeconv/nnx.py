@@ -7,6 +7,7 @@ from flax import nnx
 from flax.nnx.nn.linear import default_kernel_init
 
 from ._flax import convolution, grouped
+from ._operands import method_for
 from ._patch import handling
 
 
@@ -59,7 +60,7 @@ class ConvTranspose(nnx.ConvTranspose):
         super().__init__(in_features, out_features, kernel_size, strides, kernel_init=init, rngs=rngs, **options)
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
         self.feature_group_count = feature_group_count
-        self.method = method
+        self.method = method_for(method)
 
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
         """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""

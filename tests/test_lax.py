@@ -378,7 +378,7 @@ REFUSED = [
     (
         dict(lhs=X[None, None], rhs=W[None, None], strides=(2,) * 4),
         "ValueError: dimension_numbers=None: no default for the 6 dimensions of lhs; expected a layout beyond 5 "
-        "dimensions. Name it, as in ('NABCDE', 'ABCDIO', 'NABCDE').",
+        "dimensions. Name it, as in ('NWXYZC', 'WXYZIO', 'NWXYZC').",
     ),
     (
         dict(lhs=X > 0),

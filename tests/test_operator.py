@@ -220,6 +220,26 @@ def test_export_of_a_symbolic_output_size():
     chex.assert_trees_all_close(exported.call(x, w), jdeconv.conv1d_transpose(x, w, (3, 9, 3), 2))
 
 
+def test_export_of_phases_that_no_tap_reaches():
+    """Stride and dilation have a common factor: some phases have no tap, whatever the input's size."""
+    (h,) = export.symbolic_shape("h", constraints=["h >= 2"])
+    x, w = np.ones((1, 4, 5, 16), "float32"), np.ones((3, 3, 16, 16), "float32")
+    f = jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, dilations=2))
+    exported = export.export(f)(jax.ShapeDtypeStruct((1, h, 5, 16), "float32"), w)
+    np.testing.assert_allclose(exported.call(x, w), f(x, w), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "lax", "phase", "gemm"])
+def test_export_of_gradients_by_a_symbolic_number_of_kernels(method):
+    (b,) = export.symbolic_shape("b", constraints=["b >= 2"])
+    x, w = np.ones((2, 5, 5, 4), "float32"), np.ones((3, 2, 2, 4, 4), "float32")
+    one = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, method=method)  # noqa: E731
+    gradients = jax.jit(jax.grad(lambda x, w: (jax.vmap(one, (None, 0))(x, w) ** 2).sum(), (0, 1)))
+    operands = x, jax.ShapeDtypeStruct((b, *w.shape[1:]), "float32")
+    exported = export.export(gradients, platforms=["cpu", "tpu", "cuda"])(*operands)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), exported.call(x, w), gradients(x, w))
+
+
 def test_a_symbolic_size_that_decides_nothing_is_refused_by_name():
     b, h, o = export.symbolic_shape("b, h, o")
     x, w = jax.ShapeDtypeStruct((b, h, 2), "float32"), jax.ShapeDtypeStruct((4, 3, 2), "float32")

@@ -29,6 +29,15 @@ def restored():
     assert {name: getattr(lax, name) for name in ORIGINALS} == ORIGINALS
 
 
+def test_it_may_end_in_another_thread():
+    undo = jdeconv.patch()
+    undo.__enter__()
+    thread = threading.Thread(target=undo.restore)
+    thread.start()
+    thread.join()
+    assert "transposed_convolution" not in program(lambda x, w: lax.conv_transpose(x, w, (2, 2), "SAME"), X, W)
+
+
 def program(f, *operands):
     """As it is traced now: JAX keeps what it traced of a function, so this is a new one."""
     return str(jax.make_jaxpr(lambda *operands: f(*operands))(*operands))

@@ -222,3 +222,10 @@ def test_refused_with_the_whole_message(name):
 
 def test_every_message_has_a_row():
     assert list(MESSAGES) == list(CALLS)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_strict_promotion_lets_a_bias_be_added(dtype):
+    x, w, b = (jnp.ones(shape, dtype) for shape in ((1, 2, 3, 3), (2, 4, 2, 2), (4,)))
+    with jax.numpy_dtype_promotion("strict"):
+        assert jdeconv.torch.conv_transpose2d(x, w, b).dtype == dtype

@@ -21,6 +21,7 @@ from benchmarks import cases as benchmark
 from benchmarks import tpu_program
 from benchmarks.tpu_cycles import cycles
 from jdeconv._formulations import METHODS, Engine
+from jdeconv._geometry import cut
 from jdeconv._problem import Problem
 
 
@@ -48,6 +49,18 @@ def test_what_a_tpu_is_given_equals_the_definition(method, case):
 
     found = [np.asarray(v.astype(case.dtype)) for v in solved(*case.arrays())]
     case.check([v.reshape(*v.shape[:-2], -1) for v in found])
+
+
+def test_one_tap_that_reaches_past_a_pad():
+    """Negative low pads, which TensorFlow's arguments have not: tap 0 of position p is output 2p + 1."""
+    geometry = cut((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
+    rng = np.random.default_rng(0)
+    x, w, y = (rng.standard_normal(s).astype("float32") for s in ((2, 4, 3, 1, 16), (1, 1, 5, 1, 16), (2, 9, 7, 1, 5)))
+    engine, reached = Engine("highest", np.dtype("float32"), "tpu"), y[:, 1::2, 1::2]
+    np.testing.assert_allclose(METHODS["gemm"].input_grad(w, y, geometry, engine),
+                               np.einsum("nhwgo,ogi->nhwgi", reached, w[0, 0]), rtol=1e-4, atol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(METHODS["gemm"].kernel_grad(x, y, geometry, engine)[0, 0],
+                               np.einsum("nhwgo,nhwgi->ogi", reached, x), rtol=1e-4, atol=1e-4)  # fmt: skip
 
 
 NOT_WORSE = 1.02

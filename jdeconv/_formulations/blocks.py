@@ -156,7 +156,7 @@ def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | N
         kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
         ones = (1,) * geometry.rank
         alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        yield tuple(taps), None if alone.empty else alone
+        yield tuple(taps), None if 0 in kernel or alone.empty else alone
 
 
 def patches(y: jax.Array, geometry: Geometry) -> jax.Array:

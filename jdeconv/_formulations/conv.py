@@ -13,7 +13,7 @@ from jax import lax
 
 from .._geometry import Geometry, Size
 from .._problem import Problem
-from .._rules.gpu import FEW
+from .._rules.gpu import FEW_GROUPS
 from . import as_lax
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     rank = geometry.rank
     n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
     if engine.platform == "gpu":
-        if 1 < groups <= FEW:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
+        if 1 < groups <= FEW_GROUPS:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
             dense = [
                 transpose_conv(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
                 for group in range(groups)
@@ -121,9 +121,10 @@ def _fewer_cycles(x: jax.Array, y: jax.Array, geometry: Geometry) -> bool:
     Many inputs to fewer outputs in few places: 16, 8x8, 512 to 256, k 4, s 2: 51, not 116 thousand cycles. Of one
     image it is more (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), of wide images the same, of depthwise ones more.
     """
-    batched = isinstance(x.shape[0], int) and x.shape[0] > 1
+    if not all(isinstance(size, int) for size in (x.shape[0], x.shape[-1], y.shape[-1])):
+        return False
     cut = any(pad < 0 for pad in (*geometry.low, *geometry.high))
-    return batched and x.shape[-1] > 1 and x.shape[-1] >= y.shape[-1] and not cut
+    return x.shape[0] > 1 and x.shape[-1] > 1 and x.shape[-1] >= y.shape[-1] and not cut
 
 
 def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:

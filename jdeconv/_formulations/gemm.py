@@ -111,7 +111,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     if engine.platform == "gpu":
         product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
         return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
-    if engine.platform == "cpu" and y.shape[-1] <= FEW:
+    if engine.platform == "cpu" and isinstance(y.shape[-1], int) and y.shape[-1] <= FEW:
         return _from_patches(x, y, geometry, engine)
     if engine.platform == "tpu" and one_block.applies(geometry):
         return one_block.kernel_grad(x, y, geometry, engine)

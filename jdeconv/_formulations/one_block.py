@@ -83,7 +83,7 @@ def _flat(v: jax.Array) -> jax.Array:
 def _slice(y: jax.Array, geometry: Geometry) -> jax.Array:
     """The outputs of a kernel of one tap. At a fusion of several such slices the TPU compiler aborts."""
     y = pad(y, [(max(low, 0), max(high, 0)) for low, high in zip(geometry.low, geometry.high, strict=True)])
-    return window(y, (0,) * geometry.rank, geometry.input, geometry.strides)
+    return window(y, [max(-low, 0) for low in geometry.low], geometry.input, geometry.strides)
 
 
 def _split(y: jax.Array, geometry: Geometry) -> jax.Array:

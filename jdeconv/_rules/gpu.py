@@ -10,13 +10,13 @@ from .._geometry import Size
 from .._problem import Problem
 from .rule import Rule, dilated, strided
 
-FEW = 8
+FEW_GROUPS = 8
 """Groups that are given a convolution each."""
 
 
 def of_integers(problem: Problem) -> bool:
     """cuDNN has no convolution of 32-bit integers."""
-    return problem.dtype.startswith("int")
+    return problem.dtype.startswith(("int", "uint"))
 
 
 def filled_depthwise(problem: Problem) -> bool:
@@ -26,13 +26,17 @@ def filled_depthwise(problem: Problem) -> bool:
 
 def no_transposed_kernel(problem: Problem) -> bool:
     """Strided, and in many groups or depthwise, which XLA has no convBackwardInput for; or dilated as well."""
-    grouped = problem.groups > FEW or problem.inputs == 1 < problem.groups
+    grouped = problem.groups > FEW_GROUPS or problem.inputs == 1 < problem.groups
     return strided(problem) and (grouped or dilated(problem))
 
 
 def more_taps_than_inputs(problem: Problem) -> bool:
     """XLA takes the smaller of the two for a convolution's kernel, and in a plane then sees no transposed one."""
-    return problem.geometry.rank == 2 and problem.groups <= FEW and problem.taps > _positions(problem.geometry.input)
+    return (
+        problem.geometry.rank == 2
+        and problem.groups <= FEW_GROUPS
+        and problem.taps > _positions(problem.geometry.input)
+    )
 
 
 def more_taps_than_outputs(problem: Problem) -> bool:
