@@ -16,7 +16,7 @@ from jdeconv._layouts import LAYOUTS
 
 tf, keras, torch = peer("tensorflow"), peer("keras"), peer("torch")
 onnx, runtime = peer("onnx"), peer("onnxruntime")
-flax, equinox, haiku = peer("flax.linen"), peer("equinox"), peer("haiku")
+linen, equinox, haiku = peer("flax.linen"), peer("equinox"), peer("haiku")
 
 
 def tensorflow_layer(x, w, stride, groups):
@@ -66,7 +66,7 @@ def flax_transposed_layer(x, w, stride, groups):
 
 def _flax(x, w, features, stride, transpose_kernel):
     options = dict(strides=(stride,) * (x.ndim - 2), padding="VALID", use_bias=False, transpose_kernel=transpose_kernel)
-    return flax.linen.ConvTranspose(features, w.shape[:-2], **options).apply({"params": {"kernel": w}}, x)
+    return linen.ConvTranspose(features, w.shape[:-2], **options).apply({"params": {"kernel": w}}, x)
 
 
 def equinox_layer(x, w, stride, groups):
@@ -107,8 +107,8 @@ LAYERS = {
     "keras": (keras, keras_layer, tensorflow_layer),
     "torch": (torch, torch_layer, torch_layer),
     "onnx": (onnx and runtime, onnx_layer, onnx_layer),
-    "flax": (flax, flax_layer, grouped_lax("DHWIO")),
-    "flax_transposed": (flax, flax_transposed_layer, tensorflow_layer),
+    "flax": (linen, flax_layer, grouped_lax("DHWIO")),
+    "flax_transposed": (linen, flax_transposed_layer, tensorflow_layer),
     "equinox": (equinox, equinox_layer, equinox_layer),
     "haiku": (haiku, haiku_layer, grouped_lax("DHWOI")),
 }
