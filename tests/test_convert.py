@@ -196,7 +196,7 @@ def test_tensorflow_and_keras_variables():
         np.testing.assert_array_equal(convert.kernel(variable, "tf", "torch"), w.transpose(3, 2, 0, 1))
 
 
-@needs(flax, "Flax")
+@needs(linen, "Flax")
 def test_flax_variables():
     from flax import nnx
 
