@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from jdeconv._formulations import METHODS
+from jdeconv._formulations import METHODS, taps
 from jdeconv._geometry import build
 from jdeconv._problem import Problem
 
@@ -61,11 +61,7 @@ def operations(method: str, problem: Problem) -> int:
     if method == "gemm":
         return problem.taps if problem.result == "input" and problem.filling > 1 else problem.blocks
     if method == "taps":
-        return {
-            "output": problem.blocks * problem.inputs,
-            "input": problem.taps * problem.outputs,
-            "kernel": problem.blocks,
-        }[problem.result]
+        return taps.terms_of(problem)
     return 1
 
 

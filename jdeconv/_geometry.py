@@ -44,6 +44,12 @@ class Geometry:
         return tuple((i - 1) * s + k - o - low for i, k, o, s, low in sizes)
 
     @property
+    def outer(self) -> list[tuple[Size, Size]]:
+        """By how much the dilated input is padded for a window as large as the kernel; negative where it is cut."""
+        ends = zip(self.extent, self.low, self.high, strict=True)
+        return [(e - 1 - low, e - 1 - high) for e, low, high in ends]
+
+    @property
     def blocks(self) -> tuple[int, ...]:
         """How many blocks of `strides` positions a kernel's taps take; of one tap where the stride is 1."""
         sizes = zip(self.kernel, self.extent, self.strides, strict=True)

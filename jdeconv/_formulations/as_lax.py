@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax import lax
 
-from .._geometry import Geometry, Size
+from .._geometry import Geometry
 
 if TYPE_CHECKING:
     from . import Engine
@@ -20,7 +20,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     """The input dilated, under the flipped kernel."""
     groups = x.shape[-2]
     y = _conv(
-        engine, x, _flipped(w, geometry), ("N_C", "_IO", "N_C"), padding=_outer_pads(geometry),
+        engine, x, _flipped(w, geometry), ("N_C", "_IO", "N_C"), padding=geometry.outer,
         lhs_dilation=geometry.strides, rhs_dilation=geometry.dilations, feature_group_count=groups,
     )  # fmt: skip
     return y.reshape(*y.shape[:-1], groups, -1)
@@ -40,7 +40,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     """The input dilated, under the output's gradient as the window; then flipped."""
     groups, i, o = *x.shape[-2:], y.shape[-1]
     w = _conv(
-        engine, x, _joined(y), ("C_N", "I_O", "_NC"), padding=_outer_pads(geometry),
+        engine, x, _joined(y), ("C_N", "I_O", "_NC"), padding=geometry.outer,
         window_strides=geometry.dilations, lhs_dilation=geometry.strides, batch_group_count=groups,
     )  # fmt: skip
     if groups == 1:
@@ -56,12 +56,6 @@ def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, st
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, (lhs_spec, rhs_spec, out_spec))
     arguments = {"window_strides": (1,) * (lhs.ndim - 2), **arguments}
     return engine.conv(lhs, rhs, dimension_numbers=numbers, **arguments)
-
-
-def _outer_pads(geometry: Geometry) -> list[tuple[Size, Size]]:
-    """Of the dilated input."""
-    ends = zip(geometry.extent, geometry.low, geometry.high, strict=True)
-    return [(e - 1 - low, e - 1 - high) for e, low, high in ends]
 
 
 def _flipped(w: jax.Array, geometry: Geometry) -> jax.Array:

@@ -42,9 +42,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         w = lax.optimization_barrier(w)
     if groups > 1:  # XLA takes one channel axis, groups outermost
         w = lax.transpose(w, (*range(rank), rank + 1, rank, rank + 2))
-    pads = [
-        (e - 1 - low, e - 1 - high) for e, low, high in zip(geometry.extent, geometry.low, geometry.high, strict=True)
-    ]
+    pads = geometry.outer
     # One row more, cut off again, where XLA takes an unpadded dimension whose lhs dilation is its kernel size for a
     # grouped one (window stride = kernel - 1): jaxlib 0.10 to 0.12 abort there if a kernel exceeds its input elsewhere.
     spare = [

@@ -36,12 +36,17 @@ MOST_TERMS = 1024  # each one is an operation of the program: compiling as many 
 
 def supports(problem: Problem) -> str | None:
     """As many terms as can be written out one by one."""
-    terms = {
+    terms = terms_of(problem)
+    return None if terms <= MOST_TERMS else f"{terms} terms for each element; expected at most {MOST_TERMS}"
+
+
+def terms_of(problem: Problem) -> int:
+    """How many are written out for each element of the result."""
+    return {
         "output": problem.blocks * problem.inputs,
         "input": problem.taps * problem.outputs,
         "kernel": problem.blocks,
     }[problem.result]
-    return None if terms <= MOST_TERMS else f"{terms} terms for each element; expected at most {MOST_TERMS}"
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
@@ -50,8 +55,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     o, groups, i = w.shape[-3:]
     w, held = kernel_to_blocks(w, geometry), holds_taps(geometry)
     # To output block q comes input position q + low - tap*dilation.
-    pads = [(e - 1 - low, e - 1 - high) for e, low, high in zip(blocks.extent, blocks.low, blocks.high, strict=True)]
-    x = pad(x, pads)
+    x = pad(x, blocks.outer)
     terms = []
     for tap in itertools.product(*map(range, blocks.kernel)):
         starts = [e - 1 - t * d for e, t, d in zip(blocks.extent, tap, blocks.dilations, strict=True)]
