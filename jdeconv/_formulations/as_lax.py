@@ -11,6 +11,7 @@ import jax
 from jax import lax
 
 from .._geometry import Geometry
+from .blocks import one_channel_axis
 
 if TYPE_CHECKING:
     from . import Engine
@@ -30,8 +31,9 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     """The strided convolution."""
     groups = y.shape[-2]
     x = _conv(
-        engine, y, _joined(w), ("N_C", "_IO", "N_C"), padding=list(zip(geometry.low, geometry.high, strict=True)),
-        window_strides=geometry.strides, rhs_dilation=geometry.dilations, feature_group_count=groups,
+        engine, y, one_channel_axis(w), ("N_C", "_IO", "N_C"),
+        padding=list(zip(geometry.low, geometry.high, strict=True)), window_strides=geometry.strides,
+        rhs_dilation=geometry.dilations, feature_group_count=groups,
     )  # fmt: skip
     return x.reshape(*x.shape[:-1], groups, -1)
 
@@ -40,7 +42,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     """The input dilated, under the output's gradient as the window; then flipped."""
     groups, i, o = *x.shape[-2:], y.shape[-1]
     w = _conv(
-        engine, x, _joined(y), ("C_N", "I_O", "_NC"), padding=geometry.outer,
+        engine, x, one_channel_axis(y), ("C_N", "I_O", "_NC"), padding=geometry.outer,
         window_strides=geometry.dilations, lhs_dilation=geometry.strides, batch_group_count=groups,
     )  # fmt: skip
     if groups == 1:
@@ -51,7 +53,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
 
 def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
     """A convolution whose dimension numbers have `_` for the spatial dimensions."""
-    lhs = _joined(lhs)
+    lhs = one_channel_axis(lhs)
     lhs_spec, rhs_spec, out_spec = (spec.replace("_", string.digits[: lhs.ndim - 2]) for spec in specs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, (lhs_spec, rhs_spec, out_spec))
     arguments = {"window_strides": (1,) * (lhs.ndim - 2), **arguments}
@@ -64,8 +66,3 @@ def _flipped(w: jax.Array, geometry: Geometry) -> jax.Array:
         w = w[..., 0, :]
     flipped = lax.rev(w, range(geometry.rank)).swapaxes(geometry.rank, -1)
     return flipped.reshape(*flipped.shape[: geometry.rank + 1], -1)
-
-
-def _joined(v: jax.Array) -> jax.Array:
-    """`(…, g, c)` as `(…, g*c)`."""
-    return v.reshape(*v.shape[:-2], v.shape[-2] * v.shape[-1])

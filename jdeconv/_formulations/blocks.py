@@ -170,6 +170,11 @@ def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
 
 
+def one_channel_axis(x: jax.Array) -> jax.Array:
+    """`(…, g, c)` as `(…, g*c)`."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
 def interleaved(blocks: Sequence[int], strides: Sequence[int]) -> list[int]:
     """(b1, s1, b2, s2, …)"""
     return [size for pair in zip(blocks, strides, strict=True) for size in pair]

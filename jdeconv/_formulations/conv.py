@@ -15,6 +15,7 @@ from .._geometry import Geometry, Size
 from .._problem import Problem
 from .._rules.gpu import FEW_GROUPS
 from . import as_lax
+from .blocks import one_channel_axis
 
 if TYPE_CHECKING:
     from . import Engine
@@ -50,7 +51,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         for k, s, d, pad in zip(geometry.kernel, geometry.strides, geometry.dilations, pads, strict=True)
     ]
     y = engine.conv(
-        _one_channel_axis(x),
+        one_channel_axis(x),
         # Flipped last: XLA for a GPU knows a transposed convolution by a reversal right before it.
         lax.rev(w.reshape(*geometry.kernel, groups * o, w.shape[-1]), range(rank)),
         window_strides=(1,) * rank,
@@ -72,8 +73,8 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
     x = engine.conv(
-        _one_channel_axis(_only_negative(y, pads)),
-        _one_channel_axis(w),
+        one_channel_axis(_only_negative(y, pads)),
+        one_channel_axis(w),
         window_strides=geometry.strides,
         padding=_only_positive(pads),
         rhs_dilation=geometry.dilations,
@@ -102,8 +103,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         # (8 groups of 16), and XLA's partitioner aborts or returns multiples of the gradient on meshes of two axes.
         lhs, lhs_spec = lax.transpose(lhs, (rank + 2, *range(1, rank + 1), rank + 1, 0)), "N_C"
     w = engine.conv(
-        _one_channel_axis(lhs),
-        _one_channel_axis(x),
+        one_channel_axis(lhs),
+        one_channel_axis(x),
         window_strides=geometry.dilations,
         padding=_only_positive(pads),
         rhs_dilation=geometry.strides,
@@ -131,11 +132,6 @@ def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
     letters = {"lhs": "NC", "rhs": "OI", "out": "NC"}
     full = {role: specs[role].replace("_", spatial) for role in letters}
     return lax.ConvDimensionNumbers(*(tuple(map(full[role].index, letters[role] + spatial)) for role in letters))
-
-
-def _one_channel_axis(x: jax.Array) -> jax.Array:
-    """`(…, g, c)` as `(…, g*c)`."""
-    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def _only_positive(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
