@@ -6,6 +6,9 @@ from typing import Any, TypeAlias
 
 from ._errors import either, refusal
 
+LARGEST = 2**31 - 1  # of a size, a step or a pad: products of two fit XLA's 64 bits
+MOST_SHOWN = 16  # entries of an array or a list
+
 Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
 
@@ -13,19 +16,24 @@ def items(value: Any) -> list[Any] | None:
     """The entries of a sequence or one-dimensional array; None for anything else."""
     if getattr(value, "ndim", 1) != 1 or not hasattr(value, "__len__") or isinstance(value, (str, bytes, set, dict)):
         return None
-    return list(value)
+    try:
+        return list(value)
+    except (TypeError, ValueError):  # a length, but no entries: a neural network's layers, a shape of unknown rank
+        return None
 
 
 def shown(value: Any) -> str:
     """How an error message shows an argument: arrays as the list that a reader would have typed."""
     if isinstance(value, (list, tuple)):
-        inner = ", ".join(map(shown, value))
+        inner = ", ".join(map(shown, value[:MOST_SHOWN])) + (", ..." if len(value) > MOST_SHOWN else "")
         return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
     if not hasattr(value, "tolist"):
         return repr(value)
+    if getattr(value, "size", 0) > MOST_SHOWN:
+        return f"{value.dtype}{list(value.shape)}"
     try:
         return repr(value.tolist())  # NumPy's and JAX's own repr name their type
-    except TypeError:  # a traced value
+    except TypeError:  # a traced value, or a random key
         return f"traced {value.dtype}{list(value.shape)}"
 
 
@@ -85,7 +93,23 @@ def integers(
             f"expected at least {least}",
             f"Use {least} or more.",
         )
+    if any(entry > LARGEST for entry in ints):
+        raise refusal(
+            ValueError,
+            name,
+            received,
+            f"{max(ints)} is too large",
+            f"expected at most {LARGEST}",
+            "Use a size that fits into memory.",
+        )
     return tuple(ints)
+
+
+def flag(name: str, value: Any) -> bool:
+    """A bool, Python's or NumPy's; 'no' and 2 are neither True nor False."""
+    if type(value).__name__ == "bool":
+        return bool(value)
+    raise refusal(TypeError, name, shown(value), "not a bool", "expected True or False", "Use one of the two.")
 
 
 def spatial_steps(name: str, value: object, rank: int, channel_axis: int) -> tuple[int, ...]:

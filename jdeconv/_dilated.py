@@ -17,7 +17,7 @@ from jax import lax
 from ._arguments import integers, items, shown
 from ._errors import refusal
 from ._geometry import Geometry, Undecidable, at_least_zero, holds
-from ._operands import described
+from ._operands import described, dtype_of
 from ._operator import solve
 from ._sharding import on_mesh
 
@@ -198,10 +198,7 @@ def result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
         )
     if preferred is None:
         return np.dtype(dtype)
-    try:
-        wanted = np.dtype(jax.dtypes.canonicalize_dtype(preferred))
-    except TypeError:
-        wanted = np.dtype(object)
+    wanted = dtype_of(preferred) or np.dtype(object)
     kinds = [jnp.integer, jnp.floating, jnp.complexfloating]
     from_, to = ([jnp.issubdtype(t, kind) for kind in kinds] for t in (dtype, wanted))
     whole, unsigned = jnp.integer, jnp.unsignedinteger
@@ -234,9 +231,10 @@ DTYPES = tuple(
 
 def _array(name: str, value: Any) -> jax.Array:
     dtype = getattr(value, "dtype", None)
-    if not hasattr(value, "shape") or dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+    described_only = isinstance(value, jax.ShapeDtypeStruct)
+    if described_only or not hasattr(value, "shape") or dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         mend = f"Pass {name} as a JAX or NumPy array."
-        raise refusal(TypeError, name, shown(value), "not an array", "expected an array of numbers", mend)
+        raise refusal(TypeError, name, described(value), "not an array", "expected an array of numbers", mend)
     if dtype not in DTYPES:
         raise refusal(
             TypeError,

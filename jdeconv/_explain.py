@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from . import _plan
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
+from ._operands import array
 from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan import Choice
 from ._problem import Problem
@@ -69,6 +69,7 @@ class Explanation:
         return "\n".join(lines)
 
 
+@blames_caller
 def explain(
     value: Any = None,
     filter: Any = None,
@@ -115,7 +116,8 @@ def explain(
     x, w = (value if input is None else input), (filter if filters is None else filters)
     if x is None or w is None or not (value is None or input is None) or not (filter is None or filters is None):
         conv2d_transpose(value, filter, input=input, filters=filters)  # which refuses that
-    rank = (x.ndim if hasattr(x, "ndim") else np.ndim(x)) - 2
+    x, w = _operand("value" if input is None else "input", x), _operand("filter" if filters is None else "filters", w)
+    rank = x.ndim - 2
     if rank not in FUNCTIONS:
         raise refusal(
             ValueError,
@@ -138,6 +140,10 @@ def explain(
     avals = dict(zip(LETTERS, [a, b, equation.outvars[0].aval], strict=True))
     passes = tuple(_pass(dataclasses.replace(sizes, result=result), avals, parameters) for result in PASSES)
     return Explanation(sizes.geometry, sizes.groups, passes, jax.default_backend())
+
+
+def _operand(name: str, value: Any) -> Any:
+    return value if isinstance(value, jax.ShapeDtypeStruct) else array(name, value, None)
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import shown
+from ._arguments import integers, shown
 from ._errors import refusal
 from ._patch import Handlers
 from .lax import prepare
@@ -16,7 +16,7 @@ def convolution(
     padding: Any, output_shape: Any, *, feature_group_count: int, method: str, mask: Any = None
 ) -> Handlers:
     """Handles the layer's one call of `jax.lax.conv_transpose`; `mask` is one that the layer has not applied."""
-    if output_shape is not None and padding == "CIRCULAR":
+    if output_shape is not None and isinstance(padding, str) and padding == "CIRCULAR":
         raise refusal(
             ValueError,
             "output_shape",
@@ -45,7 +45,8 @@ def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
     (3, 3, 4, 4)
     """
     *kernel, first, second = kernel_shape
-    if groups < 1 or first % groups or second % groups:
+    (groups,) = integers("feature_group_count", groups, lengths=(1,), least=1)
+    if first % groups or second % groups:
         raise refusal(
             ValueError,
             "feature_group_count",

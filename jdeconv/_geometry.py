@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ._arguments import Padding, integers, spatial_padding
+from ._errors import blames_caller
 
 Size: TypeAlias = Any  # an int, or a symbolic dimension
 
@@ -200,6 +201,7 @@ class OutputSizes(NamedTuple):
     reachable: range | tuple[range, ...]
 
 
+@blames_caller
 def output_sizes(
     input_size: int | Sequence[int],
     kernel_size: int | Sequence[int],

@@ -24,6 +24,9 @@ from jax import lax
 from jax.lax import conv_general_dilated  # bound once: what `jdeconv.patch` puts there would call back
 from jaxlib import version
 
+from ._arguments import flag
+from ._errors import blames_caller
+
 # The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA, and what each
 # may do. Before 0.12 (oneDNN 3.7) matrix products and depthwise convolutions can run parallel loops within parallel
 # loops, where XLA's threads wait for each other forever, or crash.
@@ -63,6 +66,7 @@ LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
 _switch = {"enabled": os.environ.get("JDECONV_ONEDNN") != "0"}
 
 
+@blames_caller
 def use_onednn(enabled: bool) -> None:
     """Lets the programs compiled from now on call the oneDNN that jaxlib holds, or not; what is compiled stays.
 
@@ -73,6 +77,8 @@ def use_onednn(enabled: bool) -> None:
     Args:
       enabled: True (the default of a process, unless `JDECONV_ONEDNN=0` is in its environment) or False.
 
+    Raises: TypeError for anything else.
+
     Example:
       >>> use_onednn(False)
       >>> unavailable()
@@ -81,7 +87,7 @@ def use_onednn(enabled: bool) -> None:
 
     Semantics: jdeconv's own; there is nothing like it in TensorFlow, which has `TF_ENABLE_ONEDNN_OPTS`.
     """
-    _switch["enabled"] = enabled
+    _switch["enabled"] = flag("enabled", enabled)
 
 
 # The gate, in the order of its cost.

@@ -1,5 +1,6 @@
 """The arrays and options that every facade takes: what kinds of them there are, and what is refused."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,16 +44,16 @@ def array(name: str, value: Any, rank: int | None, unbatched: bool = False) -> j
 def _converted(name: str, value: Any) -> jax.Array:
     """`value` as an array of one of `DTYPES`."""
     try:
-        if value is None:
+        if value is None or isinstance(value, (str, bytes)):
             raise TypeError
         array = jnp.asarray(value)
         if not hasattr(value, "dtype") and array.dtype == "int64":
             array = array.astype("int32")  # Python ints are int32 to TensorFlow, and to JAX without x64
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError, Warning):  # of which a test suite makes errors
         raise refusal(
             TypeError,
             name,
-            shown(value),
+            described(value),
             "missing" if value is None else "not an array",
             "expected an array of numbers",
             f"Pass {name} as a JAX or NumPy array.",
@@ -172,10 +173,7 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
                 "Pass preferred_element_type='int32'.",
             )
         return np.dtype(value.dtype)
-    try:
-        dtype = np.dtype(jax.dtypes.canonicalize_dtype(preferred))
-    except TypeError:
-        dtype = None
+    dtype = dtype_of(preferred)
     kinds = [jnp.integer, jnp.floating, jnp.complexfloating]
     same_kind = dtype in DTYPES and any(jnp.issubdtype(dtype, k) and jnp.issubdtype(value.dtype, k) for k in kinds)
     if dtype is None or not same_kind or (dtype.kind == "i" and dtype.itemsize < value.dtype.itemsize):
@@ -190,15 +188,25 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
     return dtype
 
 
+def dtype_of(value: Any) -> np.dtype[Any] | None:
+    """The dtype that `value` names, as wide as JAX has it now; None if it names none."""
+    if isinstance(value, numbers.Number):  # JAX's cache takes 2.0 for np.float32(2.0), which has a dtype
+        return None
+    try:
+        return np.dtype(jax.dtypes.canonicalize_dtype(value))
+    except (TypeError, ValueError, Warning):
+        return None
+
+
 def precision_now(precision: Any) -> Any:
     """A hashable precision; None is what `jax.default_matmul_precision` says now, not when the program is compiled."""
     if precision is None:
         return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     try:
         if not isinstance(precision, (list, tuple)):
-            return lax.Precision(precision)
+            return _precision(precision)
         first, second = precision
-        return lax.Precision(first), lax.Precision(second)
+        return _precision(first), _precision(second)
     except (TypeError, ValueError):
         raise refusal(
             ValueError,
@@ -208,6 +216,12 @@ def precision_now(precision: Any) -> Any:
             "expected None, 'default', 'high', 'highest', a jax.lax.Precision, or a pair of them",
             "Use None for the default.",
         ) from None
+
+
+def _precision(value: Any) -> lax.Precision:
+    if value is not None and not isinstance(value, (str, lax.Precision)):
+        raise TypeError  # the enumeration takes its members' numbers too, and so True for 'high'
+    return lax.Precision(value)
 
 
 def method_for(method: Any) -> str:

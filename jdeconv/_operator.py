@@ -16,6 +16,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from . import _plan
+from ._errors import blames_caller, refusal
 from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._problem import Problem
@@ -109,6 +110,7 @@ def _abstract(a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, pr
 # Derivatives: the operand to solve for becomes the result; the cotangent takes the old result's place.
 
 
+@blames_caller
 def _transpose(
     wrt: int, cotangent: Any, a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, **parameters: Any
 ) -> jax.Array:
@@ -170,8 +172,13 @@ def _compute(
     if geometry.empty or any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
         return lax.full(shape, 0, dtype)
     if not isinstance(groups := a.shape[-2], int):
-        raise NotImplementedError(
-            f"a vmap over both operands makes groups of its {groups} examples; expected a known number"
+        raise refusal(
+            NotImplementedError,
+            "vmap over both operands",
+            f"{groups} examples",
+            "each is a group of its own",
+            "expected a known number",
+            "Export one program for each number, or map over one operand.",
         )
     # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
     with jax.numpy_dtype_promotion("standard"):
@@ -184,6 +191,7 @@ def _compute(
     return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 
+@blames_caller
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
     module = context.module_context
     devices = getattr(module.axis_context, "num_devices", None) or 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import integers, shown
-from ._errors import either, refusal
+from ._errors import blames_caller, either, refusal
 from ._geometry import Geometry, Unreachable, build, spatial_sizes
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Overlap:
         return figure
 
 
+@blames_caller
 def overlap(
     input_size: int | Sequence[int],
     kernel_size: int | Sequence[int],

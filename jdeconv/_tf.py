@@ -7,13 +7,14 @@ import jax
 from . import _output_shape
 from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
 from ._channels import transpose_conv
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable, build
 from ._operands import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
 
+@blames_caller
 def conv2d_transpose(
     value: Any = None,
     filter: Any = None,
@@ -90,6 +91,7 @@ def conv2d_transpose(
     )
 
 
+@blames_caller
 def conv1d_transpose(
     input: Any,
     filters: Any,
@@ -140,6 +142,7 @@ def conv1d_transpose(
     )
 
 
+@blames_caller
 def conv3d_transpose(
     input: Any,
     filters: Any,
@@ -190,6 +193,7 @@ def conv3d_transpose(
     )
 
 
+@blames_caller
 def conv_transpose(
     input: Any,
     filters: Any,
@@ -291,7 +295,9 @@ def _transposed(
     except (Unreachable, Undecidable) as error:
         raise _output_shape.worded(error, output_shape, padding, rank, in_sizes, steps, out_sizes) from None
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
-    with jax.named_scope(str(scope)):
+    if not isinstance(scope, str):
+        raise refusal(TypeError, "name", shown(scope), "not a string", "expected the name of a scope", "Use None.")
+    with jax.named_scope(scope):
         return transpose_conv(value, filter, geometry, groups, channel_axis, **parameters)
 
 
@@ -312,7 +318,7 @@ def _alias(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
 
 def _channel_axis(data_format: Any, rank: int) -> int:
     last, first = DATA_FORMATS[rank]
-    if data_format in (None, last, first):
+    if data_format is None or (isinstance(data_format, str) and data_format in (last, first)):
         return 1 if data_format == first else rank + 1
     raise refusal(
         ValueError,

@@ -5,6 +5,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from types import NoneType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from ._arguments import shown
 from ._errors import either, refusal
+from ._operands import described
 
 KINDS = ("conv", "conv_transpose", "dense", "embedding", "norm")
 _CONVOLUTIONS = ("conv", "conv_transpose")
@@ -116,7 +118,19 @@ class Tree:
 def read(argument: str, tree: Any, library: str) -> Tree:
     """The layers of a tree; refuses leaves of unknown names."""
     tree, state = tree if library == "equinox" and isinstance(tree, tuple) and len(tree) == 2 else (tree, None)
-    flat, structure = tree_flatten_with_path(tree)
+    try:
+        flat, structure = tree_flatten_with_path(tree)
+    except (TypeError, ValueError, Warning):  # keys that can't be sorted; iterators, of which JAX warns
+        flat, structure = [], None
+    if not any(path and hasattr(value, "shape") for path, value in flat):
+        raise refusal(
+            TypeError,
+            argument,
+            described(tree),
+            "no arrays with names",
+            "expected a pytree of them, such as a dict",
+            "See the docstring for what each library's is.",
+        )
     kinds_of_classes, norms = _modules(tree, library)
     layers: dict[str, Layer] = {}
     for position, (path, value) in enumerate(flat):
@@ -191,6 +205,16 @@ def _modules(tree: Any, library: str) -> tuple[dict[str, str], dict[str, Any]]:
 
 def paired(old: Tree, new: Tree, names: Names) -> list[tuple[str, str]]:
     """Every layer of `old` beside the one of `new` that takes its values."""
+    named = isinstance(names, Mapping) and all(isinstance(word, str) for word in (*names, *names.values()))
+    if not named and names is not None and not (callable(names) and not isinstance(names, type)):
+        raise refusal(
+            TypeError,
+            "names",
+            described(names),
+            "neither names nor a function of a name",
+            "expected a mapping of strings to strings, a function, or None",
+            "Use {'layer of tree': 'layer of like'}.",
+        )
     if isinstance(names, Mapping):
         names = {"/".join(_words(name)): "/".join(_words(taker)) for name, taker in names.items()}
         for name in names.keys() - old.layers.keys():
@@ -199,6 +223,15 @@ def paired(old: Tree, new: Tree, names: Names) -> list[tuple[str, str]]:
     pairs: dict[str, str] = {}  # by the taker
     for name, short in _short(old).items():
         given = names(name) if callable(names) else (names or {}).get(name)
+        if not isinstance(given, (str, NoneType)):
+            raise refusal(
+                TypeError,
+                "names",
+                shown({name: given}),
+                "the function returned no name",
+                "expected a string or None",
+                "Return the name of a layer of like.",
+            )
         taker = "/".join(_words(given)) if given else takers.get(short, short)
         if taker not in new.layers:
             raise _not_found(new, {name: taker}, taker)
@@ -281,6 +314,20 @@ def _listed(roles: set[str]) -> str:
 
 
 def check_patterns(tree: Tree, transposed: bool | Collection[str] | None) -> None:
+    good = isinstance(transposed, bool) or (
+        isinstance(transposed, Collection)
+        and not isinstance(transposed, (str, bytes))
+        and all(isinstance(pattern, str) for pattern in transposed)
+    )
+    if transposed is not None and not good:
+        raise refusal(
+            TypeError,
+            "transposed",
+            described(transposed),
+            "neither a bool nor patterns",
+            "expected True, False, None, or a list of strings",
+            "Use a list, of one pattern too.",
+        )
     convolutions = [layer.name for layer in tree.layers.values() if layer.kinds & set(_CONVOLUTIONS)]
     for pattern in () if transposed is None or isinstance(transposed, bool) else transposed:
         if not fnmatch.filter(convolutions, pattern):

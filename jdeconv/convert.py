@@ -9,11 +9,12 @@ import numpy as np
 
 from . import _trees
 from ._arguments import integer, shown
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._layouts import Layout, ends, groups_of, layout_named, moved
 from ._operands import described
 
 
+@blames_caller
 def kernel(kernel: Any, source: str = "torch", target: str = "tf", groups: int = 1) -> Any:
     """A transposed convolution's kernel in another library's layout; nothing is computed, so round trips are exact.
 
@@ -83,6 +84,7 @@ def kernel(kernel: Any, source: str = "torch", target: str = "tf", groups: int =
     return result if isinstance(result, jax.Array) else np.array(result, order="C")
 
 
+@blames_caller
 def tree(
     tree: Any,
     like: Any,
@@ -165,16 +167,20 @@ def _array(argument: str, value: Any) -> Any:
         return value
     if hasattr(value, "__jax_array__"):
         return value.__jax_array__()
+    given = value
     if hasattr(value, "detach"):  # a PyTorch tensor
         value = value.detach().cpu()
         bfloat16 = str(value.dtype) == "torch.bfloat16"  # which its .numpy() doesn't know
         value = value.float().numpy().astype(jax.numpy.bfloat16) if bfloat16 else value.numpy()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # lists of unequal lengths
+        array = np.asarray(None)
     if array.dtype == object or array.dtype.kind in "SU":
         raise refusal(
             TypeError,
             argument,
-            shown(value),
+            described(given),
             "not an array",
             "expected an array of numbers",
             "Pass an array of NumPy, JAX or PyTorch.",

@@ -8,7 +8,7 @@ import jax
 
 from ._arguments import integers, shown
 from ._dilated import geometry_of, operands, result_type
-from ._errors import either, refusal
+from ._errors import blames_caller, either, refusal
 from ._operands import described, method_for, precision_now
 
 
@@ -38,20 +38,23 @@ class ConvTranspose(equinox.nn.ConvTranspose):
 
     method: str = equinox.field(static=True)
 
+    @blames_caller
     def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.method = method_for(method)
 
+    @blames_caller
     @jax.named_scope("jdeconv.equinox.ConvTranspose")
     def __call__(self, x: jax.Array, *, key: Any = None, output_shape: Any = None) -> jax.Array:
         """`[in_channels, spatial...]` to `[out_channels, spatial...]`; `key` is ignored."""
         del key
-        if x.ndim != self.num_spatial_dims + 1:
+        ndim = getattr(x, "ndim", None)
+        if ndim != self.num_spatial_dims + 1:
             raise refusal(
-                ValueError,
+                TypeError if ndim is None else ValueError,
                 "x",
                 described(x),
-                f"{x.ndim} dimensions",
+                "not an array" if ndim is None else f"{ndim} dimensions",
                 f"expected {self.num_spatial_dims + 1}, channels first and no batch",
                 "For a batch, use jax.vmap(layer).",
             )

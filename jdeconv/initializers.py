@@ -4,6 +4,7 @@ Each is a factory in the manner of `jax.nn.initializers`: it returns `init(key, 
 """
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from . import convert
 from ._arguments import integers, shown
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._layouts import LAYOUTS, layout_named, moved
+from ._operands import dtype_of
 
 Initializer: TypeAlias = Callable[..., jax.Array]
 
 
+@blames_caller
 def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: int = 1) -> Initializer:
     """A transposed convolution that interpolates linearly, each channel by itself.
 
@@ -37,6 +40,7 @@ def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: in
     Raises (from `init`):
       ValueError: kernel sizes that aren't `2*strides - strides%2` or larger by an even number (what is more is zero),
         as many input as output channels, or a layout or `groups` that `convert.kernel` refuses.
+      TypeError: a dtype of integers, which would round the weights to 0.
 
     Example:
       >>> bilinear(2)(None, (4, 1, 1))[:, 0, 0]
@@ -47,6 +51,7 @@ def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: in
     return _interpolation("bilinear", 1, lambda x: np.maximum(1 - x, 0), strides, layout, groups)
 
 
+@blames_caller
 def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = "tf", groups: int = 1) -> Initializer:
     """A transposed convolution that interpolates cubically, each channel by itself.
 
@@ -67,6 +72,11 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
     Semantics: Keys 1981, "Cubic convolution interpolation for digital image processing", against `jax.image.resize`.
     """
 
+    if not isinstance(a, numbers.Real) or not math.isfinite(a):
+        raise refusal(
+            TypeError, "a", shown(a), "not a number", "expected the slope of a function", "Use -0.5 or -0.75."
+        )
+
     def keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
         near = ((a + 2) * x - (a + 3)) * x * x + 1
         far = ((x - 5) * x + 8) * a * x - 4 * a
@@ -75,6 +85,7 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
     return _interpolation("bicubic", 2, keys, strides, layout, groups)
 
 
+@blames_caller
 def icnr(
     strides: int | Sequence[int] = 2,
     initializer: Initializer | None = None,
@@ -113,9 +124,22 @@ def icnr(
 
     Semantics: Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution".
     """
+    if initializer is not None and not callable(initializer):
+        raise refusal(
+            TypeError,
+            "initializer",
+            shown(initializer),
+            "not a function",
+            "expected one of key, shape and dtype",
+            "Use None, or one that jax.nn.initializers makes.",
+        )
     draw = initializer or jax.nn.initializers.he_normal()
 
+    @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        shape, dtype = _sizes(shape), _floats(dtype)
+        if initializer is None and not isinstance(key, (jax.Array, np.ndarray)):
+            raise refusal(TypeError, "key", shown(key), "not a key", "expected a random key", "Pass jax.random.key(0).")
         if shuffle is None:
             *kernel, outputs, inputs = _tensorflow_shape(shape, layout, groups)
             steps = _steps(strides, len(kernel))
@@ -127,7 +151,7 @@ def icnr(
                 weights = jnp.repeat(weights, step, axis=dim)
             return convert.kernel(weights, "flax", layout, groups)
         order = layout_named("layout", layout).conv
-        blank = moved(np.broadcast_to(np.int8(0), tuple(shape)), order, LAYOUTS["tf"].conv, 1, False)
+        blank = moved(np.broadcast_to(np.int8(0), shape), order, LAYOUTS["tf"].conv, 1, False)
         *kernel, inputs, outputs = blank.shape
         steps = _steps(strides, len(kernel))
         pixels = math.prod(steps)
@@ -137,7 +161,7 @@ def icnr(
         weights = jnp.repeat(jnp.expand_dims(weights, axis), pixels, axis=axis).reshape(blank.shape)
         return moved(weights, LAYOUTS["tf"].conv, order, 1, False)
 
-    if shuffle not in (None, "depth_to_space", "pixel_shuffle"):
+    if shuffle is not None and not (isinstance(shuffle, str) and shuffle in ("depth_to_space", "pixel_shuffle")):
         raise refusal(
             ValueError,
             "shuffle",
@@ -159,7 +183,9 @@ def _interpolation(
 ) -> Initializer:
     """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
 
+    @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        shape, dtype = _sizes(shape), _floats(dtype)
         *kernel, outputs, inputs = _tensorflow_shape(shape, layout, groups)
         steps = _steps(strides, len(kernel))
         weights = np.ones(())
@@ -177,16 +203,34 @@ def _interpolation(
     return init
 
 
-def _tensorflow_shape(shape: Sequence[int], layout: str, groups: int) -> tuple[int, ...]:
-    return convert.kernel(np.broadcast_to(np.int8(0), tuple(shape)), layout, "tf", groups).shape
+def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
+    sizes = integers("shape", shape, least=1)
+    _check("a kernel", sizes, len(sizes) > 2, f"{len(sizes)} dimensions", "expected 3 or more, two of them of channels")
+    return sizes
+
+
+def _floats(dtype: Any) -> np.dtype[Any]:
+    found = dtype_of(jnp.float32 if dtype is None else dtype)
+    if found is None or not jnp.issubdtype(found, jnp.inexact):
+        raise refusal(
+            TypeError,
+            "dtype",
+            shown(dtype),
+            "no weights are of that type",
+            "expected a float or complex dtype",
+            "Leave it out for float32.",
+        )
+    return found
+
+
+def _tensorflow_shape(shape: tuple[int, ...], layout: str, groups: int) -> tuple[int, ...]:
+    return convert.kernel(np.broadcast_to(np.int8(0), shape), layout, "tf", groups).shape
 
 
 def _steps(strides: int | Sequence[int], rank: int) -> tuple[int, ...]:
     return integers("strides", strides, lengths=(rank,), least=1)
 
 
-def _check(name: str, shape: Sequence[int], good: bool, problem: str, expected: str) -> None:
+def _check(name: str, shape: tuple[int, ...], good: bool, problem: str, expected: str) -> None:
     if not good:
-        raise refusal(
-            ValueError, "shape", shown(tuple(shape)), f"{name}, {problem}", expected, "Change the layer's sizes."
-        )
+        raise refusal(ValueError, "shape", shown(shape), f"{name}, {problem}", expected, "Change the layer's sizes.")

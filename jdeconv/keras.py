@@ -8,11 +8,12 @@ import jax
 from . import _cuts
 from ._arguments import integers, shown, spatial
 from ._channels import transpose_conv
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._geometry import extent
 from ._operands import array, check_inputs, check_kernel, method_for, precision_now, result_type
 
 
+@blames_caller
 def conv_transpose(
     inputs: Any,
     kernel: Any,

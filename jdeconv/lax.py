@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from . import _output_shape
-from ._arguments import int_pairs, integers, items
+from ._arguments import flag, int_pairs, integers, items
 from ._dilated import Operands, geometry_of, operands, result_type, steps
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._operands import method_for, precision_now
 
@@ -22,6 +22,7 @@ LAYOUTS = {
 }
 
 
+@blames_caller
 def conv_transpose(
     lhs: Any,
     rhs: Any,
@@ -121,13 +122,14 @@ def prepare(
             f"expected a layout beyond {max(LAYOUTS)} dimensions",
             "Name it, as in ('NWXYZC', 'WXYZIO', 'NWXYZC').",
         )
-    dimension_numbers = dimension_numbers or LAYOUTS.get(ndim)
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped=bool(transpose_kernel))
+    dimension_numbers = LAYOUTS.get(ndim) if dimension_numbers is None else dimension_numbers
+    swapped = flag("transpose_kernel", transpose_kernel)
+    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped)
     steps_ = steps("strides", strides, both.rank)
     dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
     extents = tuple(map(extent, both.kernel, dilations))
     if output_shape is None:
-        pads = _pads(padding, extents, steps_, use_consistent_padding)
+        pads = _pads(padding, extents, steps_, flag("use_consistent_padding", use_consistent_padding))
         geometry = geometry_of(both, steps_, dilations, pads)
     else:
         geometry = _sized(both, steps_, dilations, padding, output_shape)

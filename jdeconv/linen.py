@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from flax import linen
 
+from ._errors import blames_caller
 from ._flax import convolution, grouped
 from ._patch import handling
 
@@ -42,6 +43,7 @@ class ConvTranspose(linen.ConvTranspose):
     feature_group_count: int = 1
     method: str = "auto"
 
+    @blames_caller
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
         """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
         # Flax would compare the mask's shape with that of an ungrouped kernel.

@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from flax.nnx.nn.linear import default_kernel_init
 
+from ._errors import blames_caller
 from ._flax import convolution, grouped
 from ._operands import method_for
 from ._patch import handling
@@ -41,6 +42,7 @@ class ConvTranspose(nnx.ConvTranspose):
     Semantics: Flax 0.12 (tests/test_nnx.py).
     """
 
+    @blames_caller
     def __init__(
         self,
         in_features: int,
@@ -62,6 +64,7 @@ class ConvTranspose(nnx.ConvTranspose):
         self.feature_group_count = feature_group_count
         self.method = method_for(method)
 
+    @blames_caller
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
         """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
         exchanged = convolution(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from . import _cuts
 from ._arguments import integers, shown
 from ._channels import transpose_conv, with_bias
-from ._errors import either, refusal
+from ._errors import blames_caller, either, refusal
 from ._operands import (
     array,
     bias_for,
@@ -24,6 +24,7 @@ from ._operands import (
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
+@blames_caller
 def conv_transpose(
     X: Any,  # noqa: N803
     W: Any,  # noqa: N803

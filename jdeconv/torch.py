@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from . import _cuts
 from ._arguments import integers
 from ._channels import transpose_conv, with_bias
-from ._errors import refusal
+from ._errors import blames_caller, refusal
 from ._operands import (
     array,
     bias_for,
@@ -22,6 +22,7 @@ from ._operands import (
 )
 
 
+@blames_caller
 def conv_transpose1d(
     input: Any,
     weight: Any,
@@ -58,6 +59,7 @@ def conv_transpose1d(
     return _transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
 
 
+@blames_caller
 def conv_transpose2d(
     input: Any,
     weight: Any,
@@ -116,6 +118,7 @@ def conv_transpose2d(
     return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
 
 
+@blames_caller
 def conv_transpose3d(
     input: Any,
     weight: Any,

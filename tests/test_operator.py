@@ -258,7 +258,7 @@ def test_a_symbolic_number_of_groups_is_refused():
         export.export(jax.jit(lambda x, w: jdeconv.conv1d_transpose(x, w, (1, 10, c), 2)))(x, w)
     both = jax.vmap(lambda x, w: jdeconv.conv1d_transpose(x, w, None, 2))
     x, w = jax.ShapeDtypeStruct((c, 1, 5, 2), "float32"), jax.ShapeDtypeStruct((c, 4, 3, 2), "float32")
-    with pytest.raises(NotImplementedError, match="a vmap over both operands makes groups of its c examples"):
+    with pytest.raises(NotImplementedError, match="vmap over both operands=c examples: each is a group"):
         export.export(jax.jit(both))(x, w)
 
 
