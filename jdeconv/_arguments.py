@@ -8,6 +8,7 @@ from ._errors import either, refusal
 
 LARGEST = 2**31 - 1  # of a size, a step or a pad: products of two fit XLA's 64 bits
 MOST_SHOWN = 16  # entries of an array or a list
+LONGEST_SHOWN = 160  # characters of anything else, such as a dict of arrays
 
 Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
@@ -28,7 +29,8 @@ def shown(value: Any) -> str:
         inner = ", ".join(map(shown, value[:MOST_SHOWN])) + (", ..." if len(value) > MOST_SHOWN else "")
         return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
     if not hasattr(value, "tolist"):
-        return repr(value)
+        text = " ".join(repr(value).split())
+        return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
     if getattr(value, "size", 0) > MOST_SHOWN:
         return f"{value.dtype}{list(value.shape)}"
     try:

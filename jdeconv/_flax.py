@@ -45,7 +45,7 @@ def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
     (3, 3, 4, 4)
     """
     *kernel, first, second = kernel_shape
-    (groups,) = integers("feature_group_count", groups, lengths=(1,), least=1)
+    groups = groups_from(groups)
     if first % groups or second % groups:
         raise refusal(
             ValueError,
@@ -56,3 +56,9 @@ def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
             "Use 1, the default, for one group.",
         )
     return (*kernel, first // groups, second)
+
+
+def groups_from(value: Any) -> int:
+    """The number of groups, an int from 1."""
+    (groups,) = integers("feature_group_count", value, lengths=(1,), least=1)
+    return groups

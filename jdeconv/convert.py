@@ -78,7 +78,7 @@ def kernel(kernel: Any, source: str = "torch", target: str = "tf", groups: int =
             shown(groups),
             f"does not divide {grouped} channels",
             f"expected a divisor of them, kernel={described(array)} being laid out as {source!r}",
-            "Check source and groups.",
+            "Check groups, and whose layout it is.",
         )
     result = moved(array, old.conv_transpose, new.conv_transpose, count, old.flipped != new.flipped)
     return result if isinstance(result, jax.Array) else np.array(result, order="C")

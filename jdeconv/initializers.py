@@ -224,6 +224,7 @@ def _floats(dtype: Any) -> np.dtype[Any]:
 
 
 def _tensorflow_shape(shape: tuple[int, ...], layout: str, groups: int) -> tuple[int, ...]:
+    layout_named("layout", layout)
     return convert.kernel(np.broadcast_to(np.int8(0), shape), layout, "tf", groups).shape
 
 

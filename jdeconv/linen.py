@@ -6,7 +6,7 @@ import jax
 from flax import linen
 
 from ._errors import blames_caller
-from ._flax import convolution, grouped
+from ._flax import convolution, grouped, groups_from
 from ._patch import handling
 
 
@@ -47,7 +47,7 @@ class ConvTranspose(linen.ConvTranspose):
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
         """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
         # Flax would compare the mask's shape with that of an ungrouped kernel.
-        mask = self.mask if self.feature_group_count > 1 else None
+        mask = self.mask if groups_from(self.feature_group_count) > 1 else None
         exchanged = convolution(
             self.padding, output_shape, feature_group_count=self.feature_group_count, method=self.method, mask=mask
         )

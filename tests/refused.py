@@ -10,6 +10,13 @@ import dataclasses
 import numpy as np
 
 X, W = np.zeros((2, 5, 7, 4), np.float32), np.zeros((3, 3, 6, 4), np.float32)
+GOOD = {
+    "conv1d_transpose": {"input": X[:, 0], "filters": W[0], "output_shape": (2, 14, 6), "strides": 2},
+    "conv2d_transpose": {"value": X, "filter": W, "output_shape": (2, 10, 14, 6), "strides": 2},
+    "conv3d_transpose": {"input": X[:, None], "filters": W[None], "output_shape": (2, 1, 10, 14, 6),
+                         "strides": [1, 2, 2]},
+    "conv_transpose": {"input": X, "filters": W, "output_shape": (2, 10, 14, 6), "strides": 2},
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +27,7 @@ class Refused:
 
     @property
     def call(self):
-        good = {
-            "conv1d_transpose": {"input": X[:, 0], "filters": W[0], "output_shape": (2, 14, 6), "strides": 2},
-            "conv2d_transpose": {"value": X, "filter": W, "output_shape": (2, 10, 14, 6), "strides": 2},
-            "conv3d_transpose": {"input": X[:, None], "filters": W[None], "output_shape": (2, 1, 10, 14, 6),
-                                 "strides": [1, 2, 2]},
-            "conv_transpose": {"input": X, "filters": W, "output_shape": (2, 10, 14, 6), "strides": 2},
-        }[self.function]  # fmt: skip
-        return {**good, **self.change}
+        return {**GOOD[self.function], **self.change}
 
 
 def _cast(dtype):

@@ -230,7 +230,7 @@ REFUSED = {
     "groups that do not divide": (
         lambda: convert.kernel(W, groups=3),
         "ValueError: groups=3: does not divide 4 channels; expected a divisor of them, kernel=float32[4, 3, 2, 2] "
-        "being laid out as 'torch'. Check source and groups.",
+        "being laid out as 'torch'. Check groups, and whose layout it is.",
     ),
     "no groups": (
         lambda: convert.kernel(W, groups=0),

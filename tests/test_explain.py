@@ -65,4 +65,4 @@ def test_an_array_of_no_rank_that_is_known():
         "Add the batch and channels dimensions."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        jdeconv.explain(np.ones((2, 2)), W)
+        jdeconv.explain(jax.ShapeDtypeStruct((2, 2), "float32"), W)

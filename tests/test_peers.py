@@ -1,9 +1,7 @@
-"""What jdeconv.torch, jdeconv.onnx and jdeconv.keras share: transformations, types, meshes, the bias, their refusals.
+"""What jdeconv.torch, jdeconv.onnx and jdeconv.keras share: transformations, types, meshes, the bias.
 
-Their numbers are in test_torch.py, test_onnx.py and test_keras.py. The whole messages stand in refused_peers.txt.
+Their numbers are in test_torch.py, test_onnx.py and test_keras.py. What they refuse: test_errors.py.
 """
-
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,6 @@ import numpy as np
 import oracle
 import pytest
 from cases import Case
-from peers import trace
 
 import jdeconv
 
@@ -110,118 +107,6 @@ def test_methods(method):
         np.moveaxis(x, -1, 1), np.moveaxis(w, (-1, -2), (0, 1)), strides=2, pads=[1, 0, 0, 1], method=method
     )
     np.testing.assert_allclose(np.moveaxis(y, 1, -1), want, rtol=1e-4, atol=1e-4)
-
-
-# Refusals: a row changes the good call.
-
-X, W = np.zeros((2, 4, 5, 7), np.float32), np.zeros((4, 3, 3, 2), np.float32)
-ONNX, KERAS = dict(X=X, W=W), dict(inputs=np.moveaxis(X, 1, -1), kernel=np.zeros((3, 2, 6, 4), np.float32))
-GOOD = {
-    "torch.conv_transpose1d": dict(input=X[..., 0], weight=W[..., 0]),
-    "torch.conv_transpose2d": dict(input=X, weight=W),
-    "torch.conv_transpose3d": dict(input=X[..., None], weight=W[..., None]),
-    "onnx.conv_transpose": ONNX,
-    "keras.conv_transpose": KERAS,
-}
-ROWS = {
-    "torch.conv_transpose1d": {
-        "rank": dict(input=X),
-        "stride of length 2": dict(stride=(2, 2)),
-        "output_padding": dict(output_padding=2, dilation=2),
-    },
-    "torch.conv_transpose2d": {
-        "rank": dict(input=X[0, 0]),
-        "weight's rank": dict(weight=W[0]),
-        "no weight": dict(weight=None),
-        "two dtypes": dict(weight=W.astype("float16")),
-        "int64": dict(input=X.astype("int64")),
-        "empty input": dict(input=X[..., :0]),
-        "no channels": dict(input=X[:, :0], weight=W[:0]),
-        "empty kernel": dict(weight=W[..., :0]),
-        "weight's input channels": dict(weight=W[:3]),
-        "stride 0": dict(stride=0),
-        "stride a float": dict(stride=1.5),
-        "stride None": dict(stride=None),
-        "stride of length 3": dict(stride=(1, 1, 1)),
-        "dilation 0": dict(dilation=0),
-        "padding negative": dict(padding=-1),
-        "padding a string": dict(padding="same"),
-        "nothing left": dict(padding=(4, 5)),
-        "output_padding": dict(stride=(2, 3), output_padding=2),
-        "output_padding negative": dict(output_padding=-1),
-        "groups 0": dict(groups=0),
-        "groups that do not divide": dict(groups=3),
-        "groups None": dict(groups=None),
-        "bias of another size": dict(bias=np.zeros(4, np.float32)),
-        "bias of a group": dict(bias=np.zeros(3, np.float32), groups=2),
-        "bias of two dimensions": dict(bias=np.zeros((1, 3), np.float32)),
-        "bias of another type": dict(bias=np.zeros(3, np.float16)),
-        "bias no array": dict(bias="zeros"),
-        "method": dict(method="fft"),
-        "precision": dict(precision="exact"),
-        "preferred_element_type": dict(preferred_element_type="int32"),
-    },
-    "torch.conv_transpose3d": {"rank": dict(input=X[0]), "nothing left": dict(padding=(0, 0, 1))},
-    "onnx.conv_transpose": {
-        "rank": dict(X=X[0, 0]),
-        "W's rank": dict(W=W[0]),
-        "two dtypes": dict(W=W.astype("float16")),
-        "input channels": dict(W=W[:3]),
-        "empty kernel": dict(W=W[..., :0]),
-        "auto_pad unknown": dict(auto_pad="same_upper"),
-        "auto_pad and pads": dict(auto_pad="VALID", pads=[0, 0, 0, 0]),
-        "pads negative": dict(pads=[0, 0, -1, 0]),
-        "pads of length 2": dict(pads=[1, 1]),
-        "nothing left": dict(pads=[4, 0, 4, 0]),
-        "strides of length 1": dict(strides=[2]),
-        "strides 0": dict(strides=[1, 0]),
-        "dilations 0": dict(dilations=[0, 1]),
-        "output_padding": dict(strides=[2, 2], output_padding=[1, 2]),
-        "output_shape negative": dict(output_shape=[-1, 7]),
-        "output_shape with channels": dict(output_shape=[2, 3, 7, 8]),
-        "kernel_shape": dict(kernel_shape=[3, 3]),
-        "kernel_shape of length 1": dict(kernel_shape=[3]),
-        "group": dict(group=3),
-        "B": dict(B=np.zeros(4, np.float32)),
-        "B of another type": dict(B=np.zeros(3, np.float16)),
-    },
-    "keras.conv_transpose": {
-        "rank": dict(inputs=X[0, 0]),
-        "kernel's rank": dict(kernel=W[0]),
-        "two dtypes": dict(kernel=W.astype("float16")),
-        "input channels": dict(kernel=KERAS["kernel"][..., :3]),
-        "empty kernel": dict(kernel=KERAS["kernel"][:0]),
-        "strides of length 1": dict(strides=(2,)),
-        "strides 0": dict(strides=0),
-        "dilation_rate": dict(dilation_rate=(1, 1, 1)),
-        "output_padding negative": dict(output_padding=-1),
-        "output_padding of length 1": dict(output_padding=[1]),
-        "padding unknown": dict(padding="causal"),
-        "padding None": dict(padding=None),
-        "data_format": dict(data_format="NHWC"),
-        "channels first": dict(data_format="channels_first"),
-    },
-}
-CALLS = {f"{function}, {name}": (function, change) for function, rows in ROWS.items() for name, change in rows.items()}
-MESSAGES = dict(
-    line.split(" | ", 1) for line in (pathlib.Path(__file__).parent / "refused_peers.txt").read_text().splitlines()
-)
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_refused_with_the_whole_message(name):
-    (library, function), change = CALLS[name][0].split("."), CALLS[name][1]
-    function, call = getattr(getattr(jdeconv, library), function), {**GOOD[CALLS[name][0]], **change}
-    if library == "keras":
-        call.setdefault("data_format", "channels_last")
-    for run in (lambda: function(**call), lambda: trace(function, call))[: 1 if "int64" in name else 2]:
-        with pytest.raises((ValueError, TypeError)) as caught:
-            run()
-        assert f"{type(caught.value).__name__}: {caught.value}" == MESSAGES[name]
-
-
-def test_every_message_has_a_row():
-    assert list(MESSAGES) == list(CALLS)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
