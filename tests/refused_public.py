@@ -257,6 +257,8 @@ ROWS = {
         "filters beside filter": dict(filters=refused.W),
         "value None": dict(value=None),
         "filter None": dict(filter=None),
+        "method that can't": dict(method="taps", dilations=1000),
+        "method that can't fill a kernel up": dict(method="gemm", dilations=2**31 - 1),
         **OPTIONS,
     },
     "explain": {

@@ -72,6 +72,9 @@ ACCEPTED = {
     ),
     "dilations, stride 1": lambda: same(f(x, w, (2, 5, 7, 6), 1, dilations=2), (5, 7), (1, 1), dilations=(2, 2)),
     "dilations, stride 2": lambda: same(f(x, w, (2, 10, 14, 6), 2, dilations=[1, 2, 3, 1]), dilations=(2, 3)),
+    "dilations beyond all images": lambda: same(
+        f(x, w, (2, 10, 14, 6), 2, dilations=2**31 - 1), dilations=(2**31 - 1, 2**31 - 1)
+    ),
     "input and filters": lambda: same(f(input=x, filters=w, output_shape=(2, 10, 14, 6), strides=2)),
     "lists": lambda: same(f(x.tolist(), w.tolist(), (2, 10, 14, 6), 2)),
     "empty batch": lambda: chex.assert_shape(f(x[:0], w, (0, 10, 14, 6), 2), (0, 10, 14, 6)),

@@ -16,6 +16,9 @@ import numpy as np
 from jax import lax
 
 from .._geometry import Geometry
+from .._problem import Problem
+
+MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
 
 
 def unit(geometry: Geometry) -> Geometry:
@@ -35,6 +38,14 @@ def unit(geometry: Geometry) -> Geometry:
         dilations=tuple(d if s == 1 else 1 for d, s in zip(geometry.dilations, geometry.strides, strict=True)),
         low=tuple(low // s for low, s in zip(geometry.low, geometry.strides, strict=True)),
     )
+
+
+def too_wide(problem: Problem) -> str | None:
+    """Why a kernel can't be filled up to blocks."""
+    positions = problem.blocks * problem.phases
+    if positions <= MOST_POSITIONS:
+        return None
+    return f"{positions} positions from the kernel's first tap to its last; expected at most {MOST_POSITIONS}"
 
 
 def holds_taps(geometry: Geometry) -> np.ndarray:

@@ -31,6 +31,7 @@ from .blocks import (
     patches,
     phases,
     strided_windows,
+    too_wide,
     unit,
     window,
 )
@@ -42,8 +43,8 @@ FEW = 8  # output channels, of which a row is shorter than a vector register
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything."""
-    return None
+    """Everything, but for a kernel dilated beyond all images."""
+    return too_wide(problem)
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:

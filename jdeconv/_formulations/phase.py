@@ -21,6 +21,7 @@ from .blocks import (
     output_from_blocks,
     output_to_blocks,
     phases,
+    too_wide,
     unit,
 )
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything."""
-    return None
+    """Everything, but for a kernel dilated beyond all images."""
+    return too_wide(problem)
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
