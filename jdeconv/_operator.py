@@ -13,20 +13,27 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.interpreters import ad, batching, mlir
 
 from . import _plan
 from ._errors import blames_caller, refusal
 from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
+from ._jax import (
+    Primitive,
+    ShapedArray,
+    defbilinear,
+    lower_fun,
+    primitive_batchers,
+    program_of,
+    register_lowering,
+    varying,
+)
 from ._problem import Problem
 
 # The letters of each role's axes, `_` standing for the spatial ones. Every letter but g is in exactly two of the three.
 LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
 COMPUTES = {"output": "transpose_conv", "input": "input_grad", "kernel": "kernel_grad"}
 
-# jax.extend.core names this class, but importing jax.extend loads Pallas, 20 to 40 ms of it.
-Primitive = type(lax.neg_p)
 transposed_convolution_p = Primitive("transposed_convolution")
 
 
@@ -63,11 +70,11 @@ def _axis(role: str, letter: str) -> int:
 
 def _equally_varying(*operands: jax.Array) -> list[jax.Array]:
     """Under `shard_map`, makes both vary over the same mesh axes: the transpose of that is a gradient's psum."""
-    varying = [jax.typeof(operand).manual_axis_type.varying for operand in operands]
-    union = frozenset().union(*varying)
+    axes = [varying(jax.typeof(operand)) for operand in operands]
+    union = frozenset[str]().union(*axes)
     return [
         lax.pcast(operand, tuple(sorted(union - has)), to="varying") if union - has else operand
-        for operand, has in zip(operands, varying, strict=True)
+        for operand, has in zip(operands, axes, strict=True)
     ]
 
 
@@ -120,7 +127,7 @@ def _transpose(
     return solve(roles[wrt], geometry, dtype=operands[wrt].aval.dtype, **known, **parameters)
 
 
-ad.defbilinear(transposed_convolution_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
+defbilinear(transposed_convolution_p, functools.partial(_transpose, 0), functools.partial(_transpose, 1))
 
 
 # Batching: an axis on one operand joins the letter that this operand shares with the result; on both, it joins g.
@@ -150,7 +157,7 @@ def _join(operand: jax.Array, source: int, target: int) -> tuple[jax.Array, tupl
     return moved.reshape(*moved.shape[:target], size * letter, *moved.shape[target + 2 :]), (size, letter)
 
 
-batching.primitive_batchers[transposed_convolution_p] = _batch
+primitive_batchers[transposed_convolution_p] = _batch
 
 
 # Lowering: only here is the platform known, so here the formulation is chosen.
@@ -193,12 +200,9 @@ def _compute(
 
 @blames_caller
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
-    module = context.module_context
-    devices = getattr(module.axis_context, "num_devices", None) or 1
-    # Under shard_map over some axes only, XLA's partitioner splits what is inside over the others.
-    manual = getattr(module.axis_context, "manual_axes", None)
-    alone = devices == 1 and (manual is None or set(manual) == set(module.axis_context.mesh.axis_names))
-    onednn = alone and platform == "cpu" and not module.lowering_parameters.for_export
+    program = program_of(context)
+    devices, alone = program.devices, program.alone
+    onednn = alone and platform == "cpu" and not program.exported
     if not alone:  # the rules hold for one device
         platform = "other"
     # All that was right in tests without gathering: the lhs-dilated convolution.
@@ -216,9 +220,9 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
         return solved if parameters["result"] == "kernel" else _whole_images(solved, devices)
 
     # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
-    plain = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+    plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return mlir.lower_fun(compute, multiple_results=False)(context.replace(avals_in=plain), a, b, **parameters)
+        return lower_fun(compute, multiple_results=False)(context.replace(avals_in=plain), a, b, **parameters)
 
 
 def _whole_images(images: jax.Array, devices: int) -> jax.Array:
@@ -234,9 +238,9 @@ def _whole_images(images: jax.Array, devices: int) -> jax.Array:
 
 
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
-mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, "other"))
+register_lowering(transposed_convolution_p, functools.partial(_lower, "other"))
 for _name, _platform in PLATFORMS.items():
-    mlir.register_lowering(transposed_convolution_p, functools.partial(_lower, _platform), platform=_name)
+    register_lowering(transposed_convolution_p, functools.partial(_lower, _platform), platform=_name)
 
 
 # Eager calls on one device compile the computation itself: a bind of the primitive would call itself where jit is off

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 from jax import export
 
 from ._arguments import integer, items, shown, spatial
 from ._errors import either, refusal
 from ._geometry import Undecidable, Unreachable
+from ._jax import Tracer
 
 SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -21,7 +21,7 @@ def parse(
     entries = items(output_shape)
     sizes: list[Any] = [] if entries is None else [e if export.is_symbolic_dim(e) else integer(e) for e in entries]
     if entries is None or None in sizes:
-        traced = any(isinstance(part, jax.core.Tracer) for part in (output_shape, *(entries or ())))
+        traced = any(isinstance(part, Tracer) for part in (output_shape, *(entries or ())))
         raise refusal(
             TypeError,
             "output_shape",

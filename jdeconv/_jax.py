@@ -1,0 +1,91 @@
+"""What is used of JAX beyond its public API, which a release may move: all of it here, and named where it is missing.
+
+Where there is a public way it is the second choice, being slower to import (`jax.extend` loads Pallas, 20 to 40 ms);
+what only makes errors and profiles more readable may be missing.
+"""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from ._errors import HERE
+
+TESTED = "0.10.0 to 0.12.0.1"
+
+
+def _missing(name: str) -> ImportError:
+    return ImportError(
+        f"JAX {jax.__version__}: it has no {name}; jdeconv expected that of JAX {TESTED}. "
+        "Install one of these, or a jdeconv that knows this one."
+    )
+
+
+def _first(*names: str) -> Any:
+    """What the first of these dotted names, of an attribute in a module, stands for."""
+    return next(_found(names), None)
+
+
+def _found(names: tuple[str, ...]) -> Iterator[Any]:
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        try:
+            yield getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError):
+            continue
+
+
+def _needed(*names: str) -> Any:
+    found = _first(*names)
+    if found is None:
+        raise _missing(" or ".join(names))
+    return found
+
+
+Primitive: Any = type(_first("jax.lax.neg_p") or _needed("jax.extend.core.primitives.neg_p"))
+ShapedArray: Any = _needed("jax.core.ShapedArray")
+Tracer: Any = _needed("jax.core.Tracer")
+defbilinear: Any = _needed("jax.interpreters.ad.defbilinear")
+primitive_batchers: Any = _needed("jax.interpreters.batching.primitive_batchers")
+lower_fun: Any = _needed("jax.interpreters.mlir.lower_fun")
+register_lowering: Any = _needed("jax.interpreters.mlir.register_lowering")
+
+# The source lines that profiles, compiled programs and JAX's own errors show: the user's, not this package's.
+if _exclude := _first("jax._src.source_info_util.register_exclusion", "jax.extend.source_info_util.register_exclusion"):
+    _exclude(HERE)
+
+
+def varying(type_: Any) -> frozenset[str]:
+    """The mesh axes over which values of this type vary under `shard_map`."""
+    for path in (("manual_axis_type", "varying"), ("vma",)):
+        found = type_
+        for name in path:
+            found = getattr(found, name, None)
+        if found is not None:
+            return frozenset(found)
+    raise _missing("jax.typeof(...).manual_axis_type.varying")
+
+
+class Program(NamedTuple):
+    """What a lowering's context says of the program that is compiled."""
+
+    axis_context: Any
+    devices: int
+    alone: bool
+    """Whether what is lowered runs on one device, so that XLA's partitioner doesn't split it."""
+    exported: bool
+
+
+def program_of(context: Any) -> Program:
+    """Of the `LoweringRuleContext` that JAX hands to a lowering."""
+    try:
+        module = context.module_context
+        axes, exported = module.axis_context, bool(module.lowering_parameters.for_export)
+        if not hasattr(axes, "manual_axes"):
+            devices = axes.num_devices or 1
+            return Program(axes, devices, devices == 1, exported)
+        # Under shard_map over some axes only, XLA's partitioner splits what is inside over the others.
+        return Program(axes, 1, set(axes.manual_axes) == set(axes.mesh.axis_names), exported)
+    except AttributeError as error:
+        raise _missing(f"context of lowerings with what is read there ({error})") from error
