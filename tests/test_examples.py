@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import jdeconv
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DRAWING = ("matplotlib", "PIL", "sklearn", "tqdm")
 
@@ -75,6 +77,12 @@ def devices_agree_and_gather_nothing(text):
         assert last < 0.9 * first
 
 
+def warned_of(text):
+    """The warnings whose cause is a line of an example or of the package; other libraries' own are theirs."""
+    ours = "|".join(re.escape(str(folder)) for folder in (EXAMPLES, Path(jdeconv.__file__).parent))
+    return re.findall(rf"^(?:{ours})/\S+:\d+: \w*Warning: .*", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "packages", "check"),
     [
@@ -94,9 +102,10 @@ def test_example(name, arguments, packages, check, tmp_path):
     if absent and os.environ.get("JDECONV_ORACLES") != "1":
         pytest.skip(f"{', '.join(absent)} not installed (pip install 'jdeconv[models]')")
     picture = tmp_path / "picture.png"
-    command = [sys.executable, EXAMPLES / f"{name}.py", *arguments, "--out", picture]
+    command = [sys.executable, "-W", "always", EXAMPLES / f"{name}.py", *arguments, "--out", picture]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert warned_of(done.stderr) == []
     assert done.stdout.splitlines()[-1].endswith(f": {picture}")
     check(done.stdout)
 
@@ -111,3 +120,14 @@ def test_example(name, arguments, packages, check, tmp_path):
 def test_every_example_is_tested():
     (mark,) = test_example.pytestmark
     assert {row[0] for row in mark.args[1]} == {path.stem for path in EXAMPLES.glob("*.py")}
+
+
+def test_a_warning_of_ours_is_seen():
+    code = "import warnings; warnings.warn_explicit('old', DeprecationWarning, {!r}, 3)"
+    text = ""
+    for file in (EXAMPLES / "serve.py", Path(jdeconv.__file__), Path(np.__file__)):
+        command = [sys.executable, "-W", "always", "-c", code.format(str(file))]
+        text += subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert warned_of(text) == [
+        f"{file}:3: DeprecationWarning: old" for file in (EXAMPLES / "serve.py", jdeconv.__file__)
+    ]

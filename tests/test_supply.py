@@ -145,7 +145,8 @@ def test_nothing_is_unpickled():
     "source",
     [
         "torch.load(path)", "torch.load(path, weights_only=False)", "np.load(path)", "np.load(path, allow_pickle=True)",
-        "import pickle", "from joblib import load", "keras.saving.load_model(path, safe_mode=False)", "a = torch.load(p, map_location=d)",
+        "import pickle", "from joblib import load", "keras.saving.load_model(path, safe_mode=False)",
+        "a = torch.load(p, map_location=d)",
     ],
 )  # fmt: skip
 def test_what_is_unsafe_is_found(source):
