@@ -24,9 +24,13 @@ FOUR_PARTS = re.compile(
 )
 
 
+LAYERS = {"linen.ConvTranspose": "flax", "nnx.ConvTranspose": "flax", "equinox.ConvTranspose2d": "equinox"}
+
+
 def function_of(name):
     if name in FUNCTIONS:
-        pytest.importorskip(name.split(".")[0] if "equinox" in name else "flax" if "nn" in name[:5] else "jax")
+        if needed := LAYERS.get(name):
+            pytest.importorskip(needed)
         return FUNCTIONS[name]
     module, _, function = name.rpartition(".")
     return getattr(importlib.import_module(f"jdeconv.{module}") if module else jdeconv, function)
@@ -74,7 +78,6 @@ def test_every_message_has_four_parts(messages):
 
 # Public functions and arguments, found by looking: nothing that is new goes without a row.
 
-LAYERS = {"linen.ConvTranspose": "inputs", "nnx.ConvTranspose": "inputs", "equinox.ConvTranspose2d": ""}
 FREE = {("initializers.bilinear", "key"), ("initializers.bicubic", "key")}  # it isn't used
 
 
