@@ -31,7 +31,8 @@ class Pass:
     bytes: Any
     """Of the operands and the result."""
     temporary: int | None
-    """Bytes beside those that the compiled program needs, on this process's default backend; None: sizes unknown."""
+    """Bytes beside those that the compiled program needs, on this process's default backend; None: sizes unknown,
+    or the method asked for has no program there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +172,10 @@ def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -
         return solve(problem.result, problem.geometry, dtype=dtype, precision=precision, method=method, **operands)
 
     known = all(isinstance(size, int) for aval in avals.values() for size in aval.shape)
-    memory = jax.jit(compute).lower(operands).compile().memory_analysis() if known else None
+    try:
+        memory = jax.jit(compute).lower(operands).compile().memory_analysis() if known else None
+    except NotImplementedError:  # a kernel that is for other platforms
+        memory = None
     total = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals.values())
     return Pass(problem, choices, total, memory.temp_size_in_bytes if memory else None)
 

@@ -53,7 +53,7 @@ def conv2d_transpose(
         (the default) is `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
       method: `'auto'` (default: by a table of measured rules, see `explain`) or the formulation to use, for gradients
-        too: `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+        too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     Returns:
       An array of `output_shape`, in `preferred_element_type` or else the dtype of `value`. Pixels that no tap reaches

@@ -19,7 +19,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
     key, so that what `equinox.tree_serialise_leaves` wrote for one is read into the other. Beyond it:
 
     Args:
-      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`. Keyword only.
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`. Keyword only.
 
     `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each
     dimension), in the place of `output_padding`: any that the layer's strided convolution maps to the input's.

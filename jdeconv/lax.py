@@ -60,7 +60,7 @@ def conv_transpose(
         each dimension may have a string of its own. Default False.
       feature_group_count: groups of channels, which `jax.lax.conv_transpose` lacks; divides both. Default 1.
       method: `'auto'` (default: by a table of measured rules) or the formulation to use, for gradients too: `'lax'`,
-        `'phase'`, `'gemm'` or `'taps'`.
+        `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     Returns: what `jax.lax.conv_transpose` returns, up to rounding.
 

@@ -20,7 +20,7 @@ class ConvTranspose(linen.ConvTranspose):
       feature_group_count: groups of features; divides the input's and the output's. The kernel is
         `[*kernel_size, in_features / groups, features]`, or `[*kernel_size, features / groups, in_features]` with
         `transpose_kernel`, and so is `mask`. Default 1.
-      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each dimension)
     other than the default ones; any that the strided convolution of that padding maps to the input's. Flax counts

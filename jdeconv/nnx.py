@@ -22,7 +22,7 @@ class ConvTranspose(nnx.ConvTranspose):
       feature_group_count: groups of features; divides the input's and the output's. The kernel is
         `[*kernel_size, in_features / groups, out_features]`, or `[*kernel_size, out_features / groups, in_features]`
         with `transpose_kernel`, and so is `mask`. Default 1.
-      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+      method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each dimension)
     other than the default ones; any that the strided convolution of that padding maps to the input's. Flax counts

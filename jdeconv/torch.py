@@ -92,7 +92,7 @@ def conv_transpose2d(
         (the default) is `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result, of the same kind as `input`'s. Default: that of `input`.
       method: `'auto'` (default: by a table of measured rules, see `jdeconv.explain`) or the formulation to use, for
-        gradients too: `'lax'`, `'phase'`, `'gemm'` or `'taps'`.
+        gradients too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     Returns:
       `[N, C_out, H_out, W_out]`, or `[C_out, H_out, W_out]` for an input without a batch, where

@@ -6,6 +6,7 @@ import io
 import jax
 import numpy as np
 import pytest
+from cases import RUN_HERE
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
@@ -13,7 +14,6 @@ from peers import needs, peer
 from quick import jit, with_gradients
 
 import jdeconv
-from jdeconv._formulations import METHODS
 
 equinox = peer("equinox")
 pytestmark = needs(equinox, "equinox")
@@ -89,7 +89,7 @@ def test_is_equinox_own(case):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=repr(case))
 
 
-@given(case=layers(), method=st.sampled_from(sorted(METHODS)))
+@given(case=layers(), method=st.sampled_from(sorted(RUN_HERE)))
 def test_every_method_gives_equinox_output(case, method):
     """Of a batch, by vmap."""
     theirs = case.build(equinox.nn)

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import RUN_HERE
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 from quick import jit, with_gradients
 
 import jdeconv
-from jdeconv._formulations import METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ def calls(draw):
     )
 
 
-@given(call=calls(), method=st.sampled_from(["auto", "auto", *METHODS]))
+@given(call=calls(), method=st.sampled_from(["auto", "auto", *RUN_HERE]))
 def test_random_calls_equal_lax(call, method):
     if call.legal:
         return check(call, method)
@@ -250,7 +250,7 @@ def test_dtypes(dtype, preferred):
         np.testing.assert_array_equal(got.astype("complex128"), wide)
 
 
-@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 def test_integers_wrap_as_in_lax(method):
     x, w = jnp.full((1, 3, 9), 100, "int8"), jnp.full((4, 9, 2), 77, "int8")
     got = jdeconv.lax.conv_transpose(x, w, (2,), "SAME", method=method)
@@ -387,7 +387,7 @@ REFUSED = [
     ),
     (
         dict(method="fast"),
-        "ValueError: method='fast': unknown; expected 'auto', 'lax', 'phase', 'gemm' or 'taps'. "
+        "ValueError: method='fast': unknown; expected 'auto', 'lax', 'phase', 'gemm', 'taps' or 'pallas'. "
         "Use 'auto', which picks the fastest that is known.",
     ),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import RUN_HERE
 from hypothesis import given
 from jax import lax
 from peers import needs, peer
@@ -15,7 +16,6 @@ from quick import jit, with_gradients
 from test_lax import calls
 
 import jdeconv
-from jdeconv._formulations import METHODS
 
 linen, nnx, haiku, equinox = peer("flax.linen"), peer("flax.nnx"), peer("haiku"), peer("equinox")
 ORIGINALS = {name: getattr(lax, name) for name in ("conv_transpose", "conv_general_dilated")}
@@ -146,7 +146,7 @@ def test_the_functions_look_as_before():
             assert (now.__name__, now.__doc__, now.__wrapped__) == (name, original.__doc__, original)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RUN_HERE)
 def test_formulations_do_not_call_themselves(method):
     """They compute by lax's own functions, also where the computation is traced under the patch."""
     x, w = X[:1, :4], W.swapaxes(-1, -2)

@@ -12,7 +12,7 @@ from jax.lax import conv_general_dilated  # bound once: what `jdeconv.patch` put
 from .. import _onednn
 from .._geometry import Geometry
 from .._problem import Problem
-from . import conv, gemm, phase, taps
+from . import conv, gemm, pallas, phase, taps
 
 MOST_SPLIT = 32
 MANY_POSITIONS = 2**15
@@ -122,4 +122,4 @@ class Formulation(Protocol):
         """`result="kernel"`: w from x and y."""
 
 
-METHODS: dict[str, Formulation] = {"lax": conv, "phase": phase, "gemm": gemm, "taps": taps}
+METHODS: dict[str, Formulation] = {"lax": conv, "phase": phase, "gemm": gemm, "taps": taps, "pallas": pallas}

@@ -1,0 +1,114 @@
+"""A kernel of our own for the transposed convolution, written in Pallas: one for TPU, one for GPU, each in its module.
+
+Kernels see a plane: 1-D is 2-D of height 1, and the only group has no axis. A kernel's module has
+
+    transpose_conv(x, w, geometry, engine): x (n, h, w, i), w (kh, kw, o, i) -> (n, H, W, o), of type engine.dtype
+
+and raises NotImplementedError, by `refused`, for what it alone can't do. Pallas loads when a kernel is asked for.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import jax
+
+from .._geometry import Geometry
+from .._problem import Problem
+from . import conv
+
+if TYPE_CHECKING:
+    from . import Engine
+
+DTYPES = ("bfloat16", "float32")
+KERNELS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
+INTERPRET = "jax.experimental.pallas.tpu.force_tpu_interpret_mode()"
+
+
+def supports(problem: Problem) -> str | None:
+    """One group, one or two dimensions, no dilation, bfloat16 and float32; all sizes known."""
+    geometry = problem.geometry
+    if not available():
+        return "this JAX has no jax.experimental.pallas; expected one that has"
+    if geometry.rank > 2:
+        return f"{geometry.rank} spatial dimensions; expected 1 or 2"
+    if any(d > 1 for d in geometry.dilations):
+        return f"dilations={geometry.dilations}; expected dilations of 1"
+    if problem.groups != 1:
+        return f"{problem.groups} groups; expected 1"
+    if problem.dtype not in DTYPES:
+        return f"{problem.dtype}; expected {' or '.join(DTYPES)}"
+    sizes = (problem.batch, *geometry.input, *geometry.output)
+    if unknown := [size for size in sizes if not isinstance(size, int)]:
+        return f"the size {unknown[0]} is symbolic; expected a known number"
+    return None
+
+
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """By the platform's kernel."""
+    plane = in_plane(geometry)
+    kernel = _kernel(engine.platform)
+    x = x.reshape(x.shape[0], *plane.input, x.shape[-1])
+    w = w.reshape(*plane.kernel, w.shape[-3], w.shape[-1])
+    y = kernel.transpose_conv(x, w, plane, engine)
+    return y.reshape(y.shape[0], *geometry.output, 1, y.shape[-1])
+
+
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """As lax has it: a strided convolution, which both compilers do well."""
+    return conv.input_grad(w, y, geometry, engine)
+
+
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """As lax has it."""
+    return conv.kernel_grad(x, y, geometry, engine)
+
+
+def in_plane(geometry: Geometry) -> Geometry:
+    """The same in two dimensions.
+
+    >>> from jdeconv._geometry import build
+    >>> in_plane(build((5,), (4,), (2,), (1,), "SAME"))
+    Geometry(input=(1, 5), kernel=(1, 4), output=(1, 10), strides=(1, 2), dilations=(1, 1), low=(0, 1))
+    """
+    if geometry.rank == 2:
+        return geometry
+    line = dataclasses.astuple(geometry)
+    return Geometry(*((one, *sizes) for one, sizes in zip((1, 1, 1, 1, 1, 0), line, strict=True)))
+
+
+def refused(reason: str, mend: str = "Use method='auto'.") -> NotImplementedError:
+    """The error of a kernel that can't do what it is asked for, as `_plan.choose` has it."""
+    return NotImplementedError(f"method='pallas': {reason}. {mend}")
+
+
+@functools.cache
+def available() -> bool:
+    """Whether there is a Pallas to load; it is not loaded."""
+    return importlib.util.find_spec("jax.experimental.pallas") is not None
+
+
+def _kernel(platform: str) -> ModuleType:
+    if platform == "cpu":
+        if not _interpreted():
+            raise refused("no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
+        platform = "tpu"
+    if platform not in KERNELS:
+        raise refused(
+            "a program over several devices; expected one device's",
+            "Use method='auto', or jax.shard_map over all axes.",
+        )
+    name = f"{__package__}.{KERNELS[platform]}"
+    if importlib.util.find_spec(name) is None:
+        raise refused(f"no kernel for {platform.upper()}; expected a TPU")
+    return importlib.import_module(name)
+
+
+def _interpreted() -> bool:
+    """Whether `INTERPRET` is on. JAX shows that nowhere public; its caches of traced functions know of it."""
+    from jax._src.config import pallas_tpu_interpret_mode_context_manager as interpret
+
+    return interpret.value is not None
