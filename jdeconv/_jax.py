@@ -89,3 +89,14 @@ def program_of(context: Any) -> Program:
         return Program(axes, 1, set(axes.manual_axes) == set(axes.mesh.axis_names), exported)
     except AttributeError as error:
         raise _missing(f"context of lowerings with what is read there ({error})") from error
+
+
+def with_tokens(context: Any, effects: Any) -> Any:
+    """The context with tokens of its own, by which ordered effects are ordered that the primitive does not have."""
+    return context.replace(tokens_in=_needed("jax.interpreters.mlir.TokenSet").create(effects))
+
+
+def tpu_interpreted() -> bool:
+    """Whether `force_tpu_interpret_mode()` of Pallas is on; JAX's caches of traced functions know of it."""
+    state = _first("jax._src.config.pallas_tpu_interpret_mode_context_manager")
+    return state is not None and state.value is not None

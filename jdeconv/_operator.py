@@ -16,7 +16,7 @@ from jax import lax
 
 from . import _plan
 from ._errors import blames_caller, refusal
-from ._formulations import METHODS, Engine, engine_for
+from ._formulations import METHODS, Engine, engine_for, pallas
 from ._geometry import Geometry
 from ._jax import (
     Primitive,
@@ -27,6 +27,7 @@ from ._jax import (
     program_of,
     register_lowering,
     varying,
+    with_tokens,
 )
 from ._problem import Problem
 
@@ -222,7 +223,11 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
     plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        return lower_fun(compute, multiple_results=False)(context.replace(avals_in=plain), a, b, **parameters)
+        context = context.replace(avals_in=plain)
+        if parameters["method"] == "pallas" and pallas.interpreted():
+            # Pallas's interpreter orders its callbacks by effects, which the primitive has not: in a kernel they matter.
+            context = with_tokens(context, jax.make_jaxpr(functools.partial(compute, **parameters))(*plain).effects)
+        return lower_fun(compute, multiple_results=False)(context, a, b, **parameters)
 
 
 def _whole_images(images: jax.Array, devices: int) -> jax.Array:

@@ -93,7 +93,7 @@ def available() -> bool:
 
 def _kernel(platform: str) -> ModuleType:
     if platform == "cpu":
-        if not _interpreted():
+        if not interpreted():
             raise refused("no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
         platform = "tpu"
     if platform not in KERNELS:
@@ -107,7 +107,7 @@ def _kernel(platform: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _interpreted() -> bool:
+def interpreted() -> bool:
     """Whether `INTERPRET` is on. JAX shows that nowhere public; its caches of traced functions know of it."""
     from jax._src.config import pallas_tpu_interpret_mode_context_manager as interpret
 

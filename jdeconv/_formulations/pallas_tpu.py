@@ -1,0 +1,205 @@
+"""The TPU's kernel (Mosaic): the output's phases are computed and interleaved in VMEM, so none travels through HBM.
+
+A step takes some rows of blocks of the output (`tpu_tiles`) and the input rows that reach them. It first copies the
+input to a scratch, once for each shift in width, side by side along the lanes, with zeros where there is no input: what
+lies beyond the input's ends is selected away, not multiplied by zero. A phase of the output is then the sum of products
+[images*rows*columns, inputs] x [inputs, outputs] of whole slices of that scratch. Phases in width are interleaved by
+stores to every stride-th sublane, phases in height by the row that they are written to.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from .._geometry import Geometry
+from . import tpu_tiles
+from .pallas import refused
+from .tpu_tiles import LANES, Line, Phase, Tiles
+
+if TYPE_CHECKING:
+    from . import Engine
+
+MOST_PRODUCTS = 512
+"""Written out one by one in a kernel: as many compile in about a minute."""
+MOST_ROW_PHASES = 4
+"""Written out one by one; more are a loop."""
+
+
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """One call of the kernel."""
+    height, width = _lines(geometry)
+    _, _, outputs, inputs = w.shape
+    full = _full(engine.precision)
+    if x.dtype == jnp.float32 and not full:
+        w = w.astype(jnp.bfloat16)  # as XLA rounds them; the input is rounded in VMEM
+    elif x.dtype == jnp.bfloat16:
+        full = False
+    itemsize = w.dtype.itemsize
+    # Whole lanes of one product hold several taps' channels, where a tap's are few.
+    joined = inputs < LANES
+    tile = _tile(x, geometry, outputs, w.dtype.itemsize, engine)
+    if joined:
+        w = _by_phase(w, width)
+    low, high = width.shifts
+    across = tpu_tiles.columns(width, itemsize)
+    grid, place = _grid(x.shape[0], outputs, height, tile)
+
+    def rows(*step: Any) -> tuple[Any, Any, int, int]:
+        image, block, _ = place(*step)
+        start = jnp.clip(block * tile.rows + height.shifts[0], 0, height.input - tile.window)
+        return image * tile.images, start, 0, 0
+
+    element = pl.Element
+    kernel = functools.partial(
+        _kernel, place=place, height=height, width=width, tile=tile, joined=joined, inputs=inputs,
+        precision=lax.Precision.HIGHEST if full else lax.Precision.DEFAULT,
+    )  # fmt: skip
+    whole = tile.outputs == outputs
+    return pl.pallas_call(
+        kernel,
+        grid=grid,
+        in_specs=[
+            pl.BlockSpec((element(tile.images), element(tile.window), element(width.input), element(inputs)), rows),
+            pl.BlockSpec(
+                (*w.shape[:2], tile.outputs, w.shape[3]),
+                lambda *step: (0, 0, place(*step)[2], 0),
+                pipeline_mode=pl.Buffered(1) if whole else None,
+            ),
+        ],
+        out_specs=pl.BlockSpec(
+            (tile.images, tile.rows * height.stride, width.output, tile.outputs),
+            lambda *step: (place(*step)[0], place(*step)[1], 0, place(*step)[2]),
+        ),
+        out_shape=jax.ShapeDtypeStruct((x.shape[0], *geometry.output, outputs), engine.dtype),
+        scratch_shapes=[
+            pltpu.VMEM(
+                (tile.images, tile.rows + height.halo, across, (high - low + 1) * tpu_tiles.slot(inputs)), w.dtype
+            ),
+            pltpu.VMEM((tile.images * tile.rows, across * width.stride, tile.outputs), jnp.float32),
+        ],
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
+        name="transpose_conv",
+    )(x, w)
+
+
+def _kernel(
+    x: Any, w: Any, y: Any, shifted: Any, interleaved: Any, *, place: Callable[..., tuple[Any, Any, Any]],
+    height: Line, width: Line, tile: Tiles, joined: bool, inputs: int, precision: lax.Precision,
+) -> None:  # fmt: skip
+    block = place(*(pl.program_id(axis) for axis in range(3)))[1]
+    _shift(x, shifted, block, height, width, tile, inputs)
+    across, (low, _) = shifted.shape[2], width.shifts
+    slot = tpu_tiles.slot(inputs)
+    m = tile.images * tile.rows * across
+
+    def sums(row: Phase, column: Phase, offset: int, first: Any, shift: Any) -> jax.Array:
+        """One phase: `first` and `shift` are the row's, which may be traced."""
+        total = jnp.zeros((m, tile.outputs), jnp.float32)
+        if not column.taps:
+            return total
+        for n in range(row.taps):
+            lhs = shifted.at[:, pl.ds(shift - n - height.shifts[0], tile.rows)]
+            start = (column.shift - column.taps + 1 - low) * slot
+            parts: list[tuple[Any, Any]] = []
+            if joined:
+                taps = column.taps * inputs
+                kernel = w[first + n * height.stride, 0, :, offset * inputs : offset * inputs + taps]
+                parts.append((lhs[:, :, :, start : start + taps].reshape(m, taps), kernel))
+            else:
+                for k in range(column.taps):
+                    at = start + (column.taps - 1 - k) * slot
+                    kernel = w[first + n * height.stride, column.first + k * width.stride]
+                    parts.append((lhs[:, :, :, at : at + inputs].reshape(m, inputs), kernel))
+            for part, kernel in parts:
+                total += lax.dot_general(
+                    part, kernel, (((1,), (1,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
+                )
+        return total
+
+    def phase(r: Any, row: Phase, first: Any, shift: Any) -> None:
+        offset = 0
+        for c, column in enumerate(width.phases):
+            total = sums(row, column, offset, first, shift).reshape(-1, across, tile.outputs)
+            if width.stride == 1:
+                interleaved[...] = total
+            else:
+                interleaved[:, pl.ds(c, across, stride=width.stride), :] = total
+            offset += column.taps
+        for image in range(tile.images):
+            for j in range(tile.rows):
+                line = interleaved[image * tile.rows + j, : width.output, :]
+                y[image, j * height.stride + r] = line.astype(y.dtype)
+
+    for r, row in enumerate(height.phases):
+        phase(r, row, row.first, row.shift)
+
+
+def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Tiles, inputs: int) -> None:
+    """Fills the scratch: row l is input row `first + l`, at each shift in width."""
+    low, high = width.shifts
+    slot, across = tpu_tiles.slot(inputs), shifted.shape[2]
+    first = block * tile.rows + height.shifts[0]
+    start = jnp.clip(first, 0, height.input - tile.window)
+
+    def fill(number: Any, _: None) -> None:
+        image, line = number // shifted.shape[1], number % shifted.shape[1]
+        within = (first + line >= 0) & (first + line < height.input)
+        row = x[image, jnp.clip(first + line - start, 0, tile.window - 1)]
+        row = jnp.where(within, row, 0).astype(shifted.dtype)
+        for shift in range(low, high + 1):
+            # Column b reads b + shift.
+            before, end = min(max(0, -shift), across), max(0, min(across, width.input - shift))
+            at = (shift - low) * slot
+            parts = [jnp.zeros((before, inputs), row.dtype)] if before else []
+            if end > before:
+                parts.append(row[before + shift : end + shift])
+            if across > max(end, before):
+                parts.append(jnp.zeros((across - max(end, before), inputs), row.dtype))
+            shifted[image, line, :, at : at + inputs] = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    lax.fori_loop(0, tile.images * shifted.shape[1], fill, None)
+
+
+def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine: "Engine") -> Tiles:
+    height, width = _lines(geometry)
+    products = width.kernel * height.kernel
+    if products > MOST_PRODUCTS:
+        raise refused(f"{products} products written out; expected at most {MOST_PRODUCTS}")
+    sizes = x.shape[0], height, width, x.shape[-1], outputs, itemsize, x.dtype.itemsize, engine.dtype.itemsize
+    if (tile := tpu_tiles.tiles(*sizes)) is None:
+        raise refused(f"rows of {width.input} to {width.output} positions; expected rows that fit a TPU's VMEM")
+    return tile
+
+
+def _lines(geometry: Geometry) -> tuple[Line, Line]:
+    sizes = zip(geometry.input, geometry.kernel, geometry.output, geometry.strides, geometry.low, strict=True)
+    height, width = (Line(*line) for line in sizes)
+    return height, width
+
+
+def _grid(batch: int, outputs: int, height: Line, tile: Tiles) -> tuple[tuple[int, ...], Callable[..., Any]]:
+    """Its sizes, and (images, rows, outputs) of a step."""
+    images, rows, parts = batch // tile.images, -(-height.blocks // tile.rows), -(-outputs // tile.outputs)
+    if tile.outputs_first:
+        return (parts, images, rows), lambda part, image, row: (image, row, part)
+    return (images, parts, rows), lambda image, part, row: (image, row, part)
+
+
+def _by_phase(w: jax.Array, width: Line) -> jax.Array:
+    """`(kh, kw, o, i)` as `(kh, 1, o, kw*i)`, the taps of each phase together, in the order of their shifts."""
+    order = [p.first + m * width.stride for p in width.phases for m in reversed(range(p.taps))]
+    w = w[:, jnp.array(order, int)] if order != list(range(w.shape[1])) else w
+    return w.swapaxes(1, 2).reshape(w.shape[0], 1, w.shape[2], -1)
+
+
+def _full(precision: Any) -> bool:
+    """Whether float32 operands keep all their bits; else they are rounded to bfloat16, TPU's default."""
+    both: Sequence[Any] = precision if isinstance(precision, tuple) else (precision,)
+    return any(one not in (None, lax.Precision.DEFAULT, "default", "fastest", "bfloat16") for one in both)

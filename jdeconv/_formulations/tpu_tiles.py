@@ -1,0 +1,160 @@
+"""How the TPU's kernel cuts a transposed convolution into steps that fit its memory. Integers; no JAX.
+
+Blocks are aligned to the output: position q = stride*b + r is phase r of block b. Tap t reaches it from input position
+b + shift, where t = first + stride*m, first = (r + low) mod stride and shift = (r + low) div stride - m.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+LANES = 128
+SUBLANES = 8
+BUDGET = 12 << 20
+"""Bytes of blocks and scratch. The compiler's limit is 16 MiB on every chip, of which it needs some for itself."""
+ROWS = 512
+"""Rows of a product that hide the loading of its 128x128 weights."""
+REREAD = 1.1
+"""At most so many times is the input read."""
+
+
+class Phase(NamedTuple):
+    """Of one dimension: `taps` of them, first + stride*m, reach it from `shift - m`."""
+
+    first: int
+    shift: int
+    taps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One dimension."""
+
+    input: int
+    kernel: int
+    output: int
+    stride: int
+    low: int
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.output // self.stride)
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Those that have an output.
+
+        >>> Line(input=4, kernel=3, output=8, stride=2, low=0).phases
+        [Phase(first=0, shift=0, taps=2), Phase(first=1, shift=0, taps=1)]
+        """
+        firsts = [divmod(r + self.low, self.stride) for r in range(min(self.stride, self.output))]
+        return [Phase(first, shift, max(0, -(-(self.kernel - first) // self.stride))) for shift, first in firsts]
+
+    @property
+    def shifts(self) -> tuple[int, int]:
+        """The lowest and the highest; (0, 0) where no tap is."""
+        ends = [(p.shift - p.taps + 1, p.shift) for p in self.phases if p.taps]
+        return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0, 0)
+
+    @property
+    def halo(self) -> int:
+        """Input positions that a block needs beside one each."""
+        low, high = self.shifts
+        return high - low
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """One step's share."""
+
+    images: int
+    rows: int
+    """Blocks of outputs in height."""
+    window: int
+    """Input rows held."""
+    outputs: int
+    """Channels."""
+    outputs_first: bool
+    """Whether all images are done for some channels before the next ones; else the other way round."""
+
+
+def slot(inputs: int) -> int:
+    """Lanes that an input's channels take in the scratch, where a shift's follow the one's before it."""
+    return inputs if inputs < LANES else _up(inputs, LANES)
+
+
+def columns(width: Line, itemsize: int) -> int:
+    """Blocks of outputs in width, filled up to whole tiles."""
+    return _up(width.blocks, SUBLANES * 4 // itemsize)
+
+
+def tiles(
+    batch: int, height: Line, width: Line, inputs: int, outputs: int, itemsize: int, read: int, written: int
+) -> Tiles | None:
+    """The largest steps that fit; None: not even the smallest do.
+
+    `itemsize`: bytes of a product's operand; `read`, `written`: of an element of the input and the output.
+    """
+
+    def fits(tile: Tiles) -> bool:
+        return used(tile, height, width, inputs, outputs, itemsize, read, written) <= BUDGET
+
+    found = [tile for tile in _candidates(batch, height, width, outputs, itemsize) if fits(tile)]
+    if not found:
+        return None
+    size = (inputs * read * batch * height.input * width.input, inputs * outputs * height.kernel * width.kernel)
+
+    def cost(tile: Tiles) -> tuple[float, int, int, int]:
+        """Bytes from HBM beyond what is needed, then rows of a product, up to what is enough; then fewer, in one."""
+        parts = -(-outputs // tile.outputs)
+        again = reread(tile, height) * (parts if tile.outputs_first else 1)
+        weights = parts > 1 and not tile.outputs_first and batch // tile.images
+        traffic = size[0] * again + size[1] * itemsize * max(1, weights)
+        enough = traffic / (size[0] + size[1] * itemsize)
+        m = tile.images * tile.rows * columns(width, itemsize)
+        return (max(enough, REREAD), -min(m, ROWS), parts, m)
+
+    return min(found, key=cost)
+
+
+def reread(tile: Tiles, height: Line) -> float:
+    """How many times an image is read for all its blocks of rows."""
+    if tile.window == height.input:
+        return 1
+    return -(-height.blocks // tile.rows) * tile.window / height.input
+
+
+def _candidates(batch: int, height: Line, width: Line, outputs: int, itemsize: int) -> Iterator[Tiles]:
+    whole = [outputs, *(n for n in (1024, 512, 256, 128) if n < outputs)]
+    blocks = height.blocks
+    rows = sorted({-(-blocks // parts) for parts in range(1, blocks + 1)})
+    images = [n for n in range(1, batch + 1) if batch % n == 0]
+    for n in whole:
+        for first in (True, False) if n < outputs else (True,):
+            for r in rows:
+                for window in {height.input, min(height.input, r + height.halo)}:
+                    yield Tiles(1, r, window, n, first)
+            for count in images[1:]:
+                if count * blocks * columns(width, itemsize) <= ROWS:
+                    yield Tiles(count, blocks, height.input, n, first)
+
+
+def used(
+    tile: Tiles, height: Line, width: Line, inputs: int, outputs: int, itemsize: int, read: int, written: int
+) -> int:
+    """Bytes of VMEM: blocks, two of each that changes, scratch, and one sum."""
+    n = _up(tile.outputs, LANES)
+    low, high = width.shifts
+    across = columns(width, itemsize)
+    x = tile.images * tile.window * _up(width.input, 32 // read) * _up(inputs, LANES) * read
+    w = height.kernel * width.kernel * _up(tile.outputs, 32 // itemsize) * _up(inputs, LANES) * itemsize
+    y = tile.images * tile.rows * height.stride * _up(width.output, 32 // written) * n * written
+    shifted = tile.images * (tile.rows + height.halo) * across * _up((high - low + 1) * slot(inputs), LANES) * itemsize
+    sums = tile.images * tile.rows * across * n * 4
+    interleaved = sums * width.stride if width.stride > 1 else 0
+    return 2 * x + (1 if tile.outputs == outputs else 2) * w + 2 * y + shifted + interleaved + 2 * sums
+
+
+def _up(size: int, multiple: int) -> int:
+    return math.ceil(size / multiple) * multiple
