@@ -8,8 +8,7 @@ stores to every stride-th sublane, phases in height by the row that they are wri
 """
 
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -18,24 +17,25 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from .. import _tpu_tiles as tpu_tiles
 from .._geometry import Geometry
-from . import tpu_tiles
+from .._tpu_tiles import LANES, MOST_PRODUCTS, Line, Phase, Tiles
 from .pallas import refused
-from .tpu_tiles import LANES, Line, Phase, Tiles
 
 if TYPE_CHECKING:
     from . import Engine
 
-MOST_PRODUCTS = 512
-"""Written out one by one in a kernel: as many compile in about a minute."""
 MOST_ROW_PHASES = 4
 """Written out one by one; more are a loop."""
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One call of the kernel."""
-    height, width = _lines(geometry)
+    height, width = tpu_tiles.lines(geometry)
     _, _, outputs, inputs = w.shape
+    if outputs == 1:  # a product with one column is no matrix product to Pallas
+        wider = jnp.pad(w, ((0, 0), (0, 0), (0, 7), (0, 0)))
+        return transpose_conv(x, wider, geometry, engine)[..., :1]
     full = _full(engine.precision)
     if x.dtype == jnp.float32 and not full:
         w = w.astype(jnp.bfloat16)  # as XLA rounds them; the input is rounded in VMEM
@@ -49,6 +49,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         w = _by_phase(w, width)
     low, high = width.shifts
     across = tpu_tiles.columns(width, itemsize)
+    parts = -(-tile.outputs // LANES)
     grid, place = _grid(x.shape[0], outputs, height, tile)
 
     def rows(*step: Any) -> tuple[Any, Any, int, int]:
@@ -58,7 +59,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
     element = pl.Element
     kernel = functools.partial(
-        _kernel, place=place, height=height, width=width, tile=tile, joined=joined, inputs=inputs,
+        _kernel, place=place, height=height, width=width, tile=tile, joined=joined,
         precision=lax.Precision.HIGHEST if full else lax.Precision.DEFAULT,
     )  # fmt: skip
     whole = tile.outputs == outputs
@@ -82,7 +83,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
             pltpu.VMEM(
                 (tile.images, tile.rows + height.halo, across, (high - low + 1) * tpu_tiles.slot(inputs)), w.dtype
             ),
-            pltpu.VMEM((tile.images * tile.rows, across * width.stride, tile.outputs), jnp.float32),
+            pltpu.VMEM((parts, tile.images * tile.rows, across * width.stride, min(tile.outputs, LANES)), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         name="transpose_conv",
@@ -91,65 +92,86 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
 def _kernel(
     x: Any, w: Any, y: Any, shifted: Any, interleaved: Any, *, place: Callable[..., tuple[Any, Any, Any]],
-    height: Line, width: Line, tile: Tiles, joined: bool, inputs: int, precision: lax.Precision,
+    height: Line, width: Line, tile: Tiles, joined: bool, precision: lax.Precision,
 ) -> None:  # fmt: skip
     block = place(*(pl.program_id(axis) for axis in range(3)))[1]
-    _shift(x, shifted, block, height, width, tile, inputs)
-    across, (low, _) = shifted.shape[2], width.shifts
+    _shift(x, shifted, block, height, width, tile)
+    across, inputs = shifted.shape[2], x.shape[3]
     slot = tpu_tiles.slot(inputs)
-    m = tile.images * tile.rows * across
+    m, most = tile.images * tile.rows * across, max(row.taps for row in height.phases)
+    least = min(row.taps for row in height.phases)
 
-    def sums(row: Phase, column: Phase, offset: int, first: Any, shift: Any) -> jax.Array:
-        """One phase: `first` and `shift` are the row's, which may be traced."""
-        total = jnp.zeros((m, tile.outputs), jnp.float32)
-        if not column.taps:
-            return total
-        for n in range(row.taps):
-            lhs = shifted.at[:, pl.ds(shift - n - height.shifts[0], tile.rows)]
-            start = (column.shift - column.taps + 1 - low) * slot
-            parts: list[tuple[Any, Any]] = []
-            if joined:
-                taps = column.taps * inputs
-                kernel = w[first + n * height.stride, 0, :, offset * inputs : offset * inputs + taps]
-                parts.append((lhs[:, :, :, start : start + taps].reshape(m, taps), kernel))
-            else:
-                for k in range(column.taps):
-                    at = start + (column.taps - 1 - k) * slot
-                    kernel = w[first + n * height.stride, column.first + k * width.stride]
-                    parts.append((lhs[:, :, :, at : at + inputs].reshape(m, inputs), kernel))
-            for part, kernel in parts:
-                total += lax.dot_general(
-                    part, kernel, (((1,), (1,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
-                )
-        return total
+    def terms(column: Phase, offset: int) -> Iterator[tuple[int, int, int, int]]:
+        """Of each product: where its columns are in the scratch, how many, and where their weights are: tap, columns."""
+        start = (column.shift - column.taps + 1 - width.shifts[0]) * slot
+        if joined and column.taps:
+            yield start, column.taps * inputs, 0, offset * inputs
+        elif not joined:
+            for k in range(column.taps):
+                yield start + (column.taps - 1 - k) * slot, inputs, column.first + k * width.stride, 0
 
-    def phase(r: Any, row: Phase, first: Any, shift: Any) -> None:
+    def phase(r: Any, row: Phase) -> None:
+        """All phases in width of phase r in height, whose numbers may be traced."""
         offset = 0
         for c, column in enumerate(width.phases):
-            total = sums(row, column, offset, first, shift).reshape(-1, across, tile.outputs)
-            if width.stride == 1:
-                interleaved[...] = total
-            else:
-                interleaved[:, pl.ds(c, across, stride=width.stride), :] = total
+            total = jnp.zeros((m, tile.outputs), jnp.float32)
+            for n in range(most):
+                # Which rows have the last tap may be known only there: nothing reads beyond the others' ends.
+                here = n < least or n < row.taps
+                tap, line = row.first + n * height.stride, row.shift - n - height.shifts[0]
+                if not isinstance(here, bool):
+                    tap, line = jnp.minimum(tap, height.kernel - 1), jnp.maximum(line, 0)
+                for start, length, k, at in terms(column, offset) if here is not False else ():
+                    lhs = shifted[:, pl.ds(line, tile.rows), :, start : start + length].reshape(m, length)
+                    rhs = w[tap, k, :, at : at + length]
+                    if here is not True:
+                        lhs, rhs = jnp.where(here, lhs, 0), jnp.where(here, rhs, 0)
+                    contract = ((1,), (1,)), ((), ())
+                    total += lax.dot_general(
+                        lhs, rhs, contract, precision=precision, preferred_element_type=jnp.float32
+                    )
+            _interleave(total.reshape(-1, across, tile.outputs), interleaved, c, width.stride)
             offset += column.taps
         for image in range(tile.images):
             for j in range(tile.rows):
-                line = interleaved[image * tile.rows + j, : width.output, :]
-                y[image, j * height.stride + r] = line.astype(y.dtype)
+                for part in range(interleaved.shape[0]):
+                    lanes = slice(part * LANES, min((part + 1) * LANES, y.shape[3]))
+                    line = interleaved[part, image * tile.rows + j, : width.output, : lanes.stop - lanes.start]
+                    y[image, j * height.stride + r, :, lanes] = line.astype(y.dtype)
 
-    for r, row in enumerate(height.phases):
-        phase(r, row, row.first, row.shift)
+    if len(height.phases) <= MOST_ROW_PHASES:
+        for r, row in enumerate(height.phases):
+            phase(r, row)
+        return
+
+    def loop(r: Any, _: None) -> None:
+        position = r + height.low % height.stride
+        shift, first = lax.div(position, height.stride), lax.rem(position, height.stride)
+        taps = lax.div(height.kernel - first + height.stride - 1, height.stride)
+        phase(r, Phase(first, shift + height.low // height.stride, taps))
+
+    lax.fori_loop(0, len(height.phases), loop, None)
 
 
-def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Tiles, inputs: int) -> None:
+def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None:
+    """Writes phase c in width, 128 channels at a time: strided stores are of whole lanes."""
+    for part in range(interleaved.shape[0]):
+        lanes = total[:, :, part * LANES : (part + 1) * LANES]
+        if missing := interleaved.shape[3] - lanes.shape[2]:
+            lanes = jnp.concatenate([lanes, jnp.zeros((*lanes.shape[:2], missing), lanes.dtype)], axis=2)
+        interleaved[part, :, pl.ds(c, lanes.shape[1], stride=stride), :] = lanes
+
+
+def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Tiles) -> None:
     """Fills the scratch: row l is input row `first + l`, at each shift in width."""
     low, high = width.shifts
-    slot, across = tpu_tiles.slot(inputs), shifted.shape[2]
+    inputs, across = x.shape[3], shifted.shape[2]
+    slot = tpu_tiles.slot(inputs)
     first = block * tile.rows + height.shifts[0]
     start = jnp.clip(first, 0, height.input - tile.window)
 
     def fill(number: Any, _: None) -> None:
-        image, line = number // shifted.shape[1], number % shifted.shape[1]
+        image, line = lax.div(number, shifted.shape[1]), lax.rem(number, shifted.shape[1])
         within = (first + line >= 0) & (first + line < height.input)
         row = x[image, jnp.clip(first + line - start, 0, tile.window - 1)]
         row = jnp.where(within, row, 0).astype(shifted.dtype)
@@ -168,7 +190,7 @@ def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Ti
 
 
 def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine: "Engine") -> Tiles:
-    height, width = _lines(geometry)
+    height, width = tpu_tiles.lines(geometry)
     products = width.kernel * height.kernel
     if products > MOST_PRODUCTS:
         raise refused(f"{products} products written out; expected at most {MOST_PRODUCTS}")
@@ -176,12 +198,6 @@ def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine:
     if (tile := tpu_tiles.tiles(*sizes)) is None:
         raise refused(f"rows of {width.input} to {width.output} positions; expected rows that fit a TPU's VMEM")
     return tile
-
-
-def _lines(geometry: Geometry) -> tuple[Line, Line]:
-    sizes = zip(geometry.input, geometry.kernel, geometry.output, geometry.strides, geometry.low, strict=True)
-    height, width = (Line(*line) for line in sizes)
-    return height, width
 
 
 def _grid(batch: int, outputs: int, height: Line, tile: Tiles) -> tuple[tuple[int, ...], Callable[..., Any]]:

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ._geometry import Geometry
+
 LANES = 128
 SUBLANES = 8
 BUDGET = 12 << 20
@@ -16,7 +18,9 @@ BUDGET = 12 << 20
 ROWS = 512
 """Rows of a product that hide the loading of its 128x128 weights."""
 REREAD = 1.1
-"""At most so many times is the input read."""
+"""So many times may all that is needed be read."""
+MOST_PRODUCTS = 512
+"""Taps, each a product that is written out in the kernel; more compile for minutes."""
 
 
 class Phase(NamedTuple):
@@ -77,6 +81,13 @@ class Tiles:
     """Channels."""
     outputs_first: bool
     """Whether all images are done for some channels before the next ones; else the other way round."""
+
+
+def lines(geometry: Geometry) -> tuple[Line, Line]:
+    """Height and width; a line has height 1."""
+    sizes = zip(geometry.input, geometry.kernel, geometry.output, geometry.strides, geometry.low, strict=True)
+    found = [Line(*line) for line in sizes]
+    return (found[0] if len(found) > 1 else Line(1, 1, 1, 1, 0)), found[-1]
 
 
 def slot(inputs: int) -> int:

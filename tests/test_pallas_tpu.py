@@ -1,0 +1,155 @@
+"""The TPU's kernel in Pallas's interpreter, which finds reads out of bounds and races, against the definition.
+
+Memory that was never written is NaN there. Each way to cut a problem into steps must give the same.
+"""
+
+import contextlib
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from cases import Case, cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
+
+import jdeconv
+from jdeconv import _tpu_tiles as tpu_tiles
+
+FLOATS = ("float32", "bfloat16")
+fewer = settings(max_examples=max(4, settings().max_examples // 2))  # a program takes a second or two
+
+
+@contextlib.contextmanager
+def interpreted(precision="highest"):
+    """In the interpreter; on CPU its products are of the precision that is asked for."""
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(detect_races=True)):
+        with jax.default_matmul_precision(precision):
+            yield
+        races = interpret_pallas_call.races
+        assert races is None or not races.races_found
+
+
+@contextlib.contextmanager
+def steps(number):
+    """One of the ways to cut the problem, fitting or not: the interpreter has memory enough."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def tiles(batch, height, width, inputs, outputs, itemsize, read, written):
+            ways = list(dict.fromkeys(tpu_tiles._candidates(batch, height, width, outputs, itemsize)))
+            return ways[number % len(ways)]
+
+        patch.setattr(tpu_tiles, "tiles", tiles)
+        yield
+
+
+@st.composite
+def planes(draw):
+    case = draw(cases(dtypes=FLOATS, ranks=(1, 2), most_groups=1, dilated=False))
+    channels = draw(st.sampled_from([(1, 1), (3, 2), (2, 130), (130, 3)]))
+    return dataclasses.replace(case, group_inputs=channels[0], group_outputs=channels[1])
+
+
+@fewer
+@given(case=planes(), number=st.integers(0, 99))
+def test_equals_the_definition_and_so_do_its_gradients(case, number):
+    with interpreted(), steps(number):
+        case.check(case.run("pallas"))
+
+
+NAMED = {
+    "several steps in height, the last one part full": (Case(1, (7, 4), (5, 3), (2, 2), (1, 1), "SAME", (13, 7)), 3),
+    "several images a step": (Case(4, (3, 2), (3, 3), (2, 2), (1, 1), "SAME", (6, 4), 1, 2, 3), -2),
+    "large strides, whole blocks": (Case(1, (2, 2), (10, 16), (5, 8), (1, 1), "SAME", (10, 16), 1, 2, 2), 0),
+    "stride 5, blocks with gaps": (Case(1, (2, 2), (13, 4), (5, 3), (1, 1), "SAME", (10, 6), 1, 2, 2), 0),
+    "stride beyond the kernel": (Case(1, (3, 2), (2, 1), (6, 3), (1, 1), "SAME", (17, 6), 1, 2, 2), 1),
+    "pads wider than the kernel": (Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9), 1, 2, 2), 1),
+    "output channels in two parts": (Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (6, 8), 1, 2, 200), -1),
+    "a line": (Case(2, (40,), (7,), (3,), (1,), "SAME", (119,), 1, 5, 4), 0),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_cases(name):
+    case, number = NAMED[name]
+    with interpreted(), steps(number):
+        case.check([case.from_format(jax.jit(case.function("pallas"))(*case.arrays()[:2]))])
+
+
+@fewer
+@given(case=planes(), number=st.integers(0, 99), value=st.sampled_from([np.inf, np.nan]))
+def test_what_is_not_finite_spoils_what_its_taps_reach(case, number, value):
+    x, w, _ = (np.abs(array) + 1 for array in case.arrays())
+    spot = np.zeros(x.shape)
+    where = tuple(size // 2 for size in x.shape)
+    x[where], spot[where] = value, 1
+    with interpreted(), steps(number):
+        found = case.from_format(jax.jit(case.function("pallas"))(case.to_format(x), w))
+    np.testing.assert_array_equal(~np.isfinite(found), oracle.transpose_conv(case, spot, w) != 0)
+
+
+CASE = Case(2, (4, 5), (3, 3), (2, 2), (1, 1), "SAME", (8, 10), 1, 6, 4)
+X, W, _ = CASE.arrays()
+
+
+def test_float32_is_rounded_to_bfloat16_by_default():
+    """As TPUs do. Only a precision that asks for more keeps all bits."""
+    with interpreted("default"):
+        found = np.asarray(CASE.function("pallas")(X, W))
+    rounded = [np.asarray(v.astype(jnp.bfloat16), "float64") for v in (X, W)]
+    np.testing.assert_allclose(found, oracle.transpose_conv(CASE, *rounded), rtol=0, atol=54 * 2**-23 * 16)
+    assert np.abs(found - oracle.transpose_conv(CASE, X, W)).max() > 1e-3
+
+
+def test_narrow_floats_with_a_wide_result():
+    x, w = (v.astype(jnp.bfloat16) for v in (X, W))
+    with interpreted():
+        y = jdeconv.conv2d_transpose(x, w, None, 2, preferred_element_type="float32", method="pallas")
+    assert y.dtype == jnp.float32
+    want = oracle.transpose_conv(CASE, np.asarray(x, "float64"), np.asarray(w, "float64"))
+    np.testing.assert_allclose(y, want, rtol=0, atol=54 * 2**-23 * 16)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_caches_know_whether_the_interpreter_is_on(wrap):
+    f = wrap(lambda x, w: jdeconv.conv2d_transpose(x, w, strides=2, method="pallas"))
+    want = jdeconv.conv2d_transpose(X, W, strides=2, precision="highest")
+    for _ in range(2):
+        with interpreted():
+            np.testing.assert_allclose(f(X, W), want, rtol=1e-5, atol=1e-5)
+        with pytest.raises(NotImplementedError, match="no kernel for CPU"):
+            f(X, W)
+
+
+def test_vmap_and_shard_map():
+    f = lambda x: jdeconv.conv2d_transpose(x, W, strides=2, method="pallas")  # noqa: E731
+    mesh = jax.make_mesh((2,), ("x",), (jax.sharding.AxisType.Auto,))
+    want = jdeconv.conv2d_transpose(X, W, strides=2, precision="highest")
+    with interpreted():
+        mapped = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=jax.P("x"), out_specs=jax.P("x"), check_vma=False))
+        for found in (jax.vmap(lambda x: f(x[None])[0])(X), mapped(X)):
+            np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ((1, 4, 2, 2, 1024, 256), "1024 products written out; expected at most 512"),
+        (
+            (1, 1 << 16, 512, 128, 3, 1),
+            "a row of 65536 outputs and its 128 channels exceed a TPU's VMEM; expected at most 12 MiB",
+        ),
+    ],
+)
+def test_what_only_this_kernel_refuses(sizes, reason):
+    batch, length, inputs, outputs, kernel, stride = sizes
+    message = f"method='pallas': {reason}. Use method='auto'."
+    x, w = jnp.ones((batch, length, inputs)), jnp.ones((kernel, outputs, inputs))
+    with interpreted(), pytest.raises(NotImplementedError, match=f"^{re.escape(message)}(\n|$)"):
+        jax.jit(lambda x, w: jdeconv.conv1d_transpose(x, w, None, stride, method="pallas")).lower(x, w)
