@@ -225,7 +225,7 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         context = context.replace(avals_in=plain)
         if parameters["method"] == "pallas" and pallas.interpreted():
-            # Pallas's interpreter orders its callbacks by effects, which the primitive has not: in a kernel they matter.
+            # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
             context = with_tokens(context, jax.make_jaxpr(functools.partial(compute, **parameters))(*plain).effects)
         return lower_fun(compute, multiple_results=False)(context, a, b, **parameters)
 

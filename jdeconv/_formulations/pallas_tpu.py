@@ -102,13 +102,18 @@ def _kernel(
     least = min(row.taps for row in height.phases)
 
     def terms(column: Phase, offset: int) -> Iterator[tuple[int, int, int, int]]:
-        """Of each product: where its columns are in the scratch, how many, and where their weights are: tap, columns."""
+        """Of each product: where its columns are in the scratch and how many, and its weights: tap, columns."""
         start = (column.shift - column.taps + 1 - width.shifts[0]) * slot
         if joined and column.taps:
             yield start, column.taps * inputs, 0, offset * inputs
         elif not joined:
             for k in range(column.taps):
                 yield start + (column.taps - 1 - k) * slot, inputs, column.first + k * width.stride, 0
+
+    product = functools.partial(
+        lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ())), precision=precision,
+        preferred_element_type=jnp.float32,
+    )  # fmt: skip
 
     def phase(r: Any, row: Phase) -> None:
         """All phases in width of phase r in height, whose numbers may be traced."""
@@ -126,10 +131,7 @@ def _kernel(
                     rhs = w[tap, k, :, at : at + length]
                     if here is not True:
                         lhs, rhs = jnp.where(here, lhs, 0), jnp.where(here, rhs, 0)
-                    contract = ((1,), (1,)), ((), ())
-                    total += lax.dot_general(
-                        lhs, rhs, contract, precision=precision, preferred_element_type=jnp.float32
-                    )
+                    total += product(lhs, rhs)
             _interleave(total.reshape(-1, across, tile.outputs), interleaved, c, width.stride)
             offset += column.taps
         for image in range(tile.images):
@@ -196,7 +198,8 @@ def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine:
         raise refused(f"{products} products written out; expected at most {MOST_PRODUCTS}")
     sizes = x.shape[0], height, width, x.shape[-1], outputs, itemsize, x.dtype.itemsize, engine.dtype.itemsize
     if (tile := tpu_tiles.tiles(*sizes)) is None:
-        raise refused(f"rows of {width.input} to {width.output} positions; expected rows that fit a TPU's VMEM")
+        needed = f"a row of {width.output} outputs and its {min(outputs, LANES)} channels exceed a TPU's VMEM"
+        raise refused(f"{needed}; expected at most {tpu_tiles.BUDGET >> 20} MiB")
     return tile
 
 
