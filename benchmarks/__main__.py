@@ -6,6 +6,7 @@ which takes more than an hour. All peers use the processors that this process ma
 
 `gpu-kernels` as the first argument: which kernels XLA calls on a GPU, with no GPU present (see its --help).
 `tpu-estimate` as the first argument: what the TPU compiler estimates (see its --help).
+`tpu-pallas` as the first argument: the Pallas kernel's schedule beside those estimates (see its --help).
 """
 
 import argparse
@@ -25,7 +26,11 @@ from .peers import PEERS, SUBJECT, Peer
 from .stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
-COMMANDS = {"gpu-kernels": "benchmarks.gpu_kernels", "tpu-estimate": "benchmarks.tpu_estimate"}
+COMMANDS = {
+    "gpu-kernels": "benchmarks.gpu_kernels",
+    "tpu-estimate": "benchmarks.tpu_estimate",
+    "tpu-pallas": "benchmarks.tpu_pallas",
+}
 # Cases that lax needs little time for too.
 QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 

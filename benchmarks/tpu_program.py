@@ -66,7 +66,12 @@ def operations(method: str, problem: Problem) -> int:
 
 
 def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str:
-    """The text of the program for one of the three results: by `method`, or lax's own (`LAX`)."""
+    """The text of that program."""
+    return program(case, method, result, dtype, chip).as_text()
+
+
+def program(case: Case, method: str, result: str, dtype: str, chip: str) -> jax.stages.Compiled:
+    """For one of the three results: by `method`, or lax's own (`LAX`)."""
     function = _function(case, method)
     x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=topology(chip)) for shape in case.shapes)
 
@@ -76,12 +81,12 @@ def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str
     def kernel_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
         return jax.linear_transpose(lambda w: function(x, w), w)(y)[0]
 
-    program, operands = {
+    solved, operands = {
         "output": (function, (x, w)),
         "input": (input_gradient, (w, y)),
         "kernel": (kernel_gradient, (x, y)),
     }[result]
-    return jax.jit(program).trace(*operands).lower().compile().as_text()
+    return jax.jit(solved).trace(*operands).lower().compile()
 
 
 def _function(case: Case, method: str) -> Callable[[jax.Array, jax.Array], jax.Array]:

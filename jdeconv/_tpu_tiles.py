@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ._geometry import Geometry
+from ._problem import Problem
 
 LANES = 128
 SUBLANES = 8
@@ -118,15 +119,29 @@ def tiles(
 
     def cost(tile: Tiles) -> tuple[float, int, int, int]:
         """Bytes from HBM beyond what is needed, then rows of a product, up to what is enough; then fewer, in one."""
-        parts = -(-outputs // tile.outputs)
-        again = reread(tile, height) * (parts if tile.outputs_first else 1)
-        weights = parts > 1 and not tile.outputs_first and batch // tile.images
-        traffic = size[0] * again + size[1] * itemsize * max(1, weights)
-        enough = traffic / (size[0] + size[1] * itemsize)
+        again, weights = traffic(tile, height, batch, outputs)
+        moved = (size[0] * again + size[1] * itemsize * weights) / (size[0] + size[1] * itemsize)
         m = tile.images * tile.rows * columns(width, itemsize)
-        return (max(enough, REREAD), -min(m, ROWS), parts, m)
+        return (max(moved, REREAD), -min(m, ROWS), -tile.outputs, m)
 
     return min(found, key=cost)
+
+
+def of(problem: Problem) -> Tiles | None:
+    """The steps of a problem, at the precision that takes most memory; None: no kernel for it."""
+    geometry, itemsize = problem.geometry, 2 if problem.dtype == "bfloat16" else 4
+    if problem.taps > MOST_PRODUCTS:
+        return None
+    sizes = problem.inputs, problem.outputs, itemsize, itemsize, itemsize
+    return tiles(problem.batch, *lines(geometry), *sizes)
+
+
+def traffic(tile: Tiles, height: Line, batch: int, outputs: int) -> tuple[float, int]:
+    """How many times input and weights are read."""
+    parts = -(-outputs // tile.outputs)
+    if tile.outputs_first or parts == 1:
+        return reread(tile, height) * parts, 1
+    return reread(tile, height) * (1 if tile.window == height.input else parts), batch // tile.images
 
 
 def reread(tile: Tiles, height: Line) -> float:

@@ -1,0 +1,175 @@
+"""`python -m benchmarks tpu-pallas`: the Pallas kernel's forward pass beside lax's, as the TPU's compiler has them.
+
+Nothing runs. For the kernel: the bundles of its schedule times their trips, a cycle each, and what the compiler
+estimates for the rest of its program. For lax and for what `auto` would take without the kernel: estimated cycles.
+Neither counts waiting for memory, of which the bytes tell: what the kernel copies from and to HBM, and what the phase
+formulation's program accesses, over the bytes of input, filter and output.
+"""
+
+import argparse
+import fnmatch
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from jdeconv import _plan, _tpu_tiles
+from jdeconv._formulations import METHODS
+from jdeconv._geometry import build
+from jdeconv._problem import Problem
+
+from . import tpu_program
+from .cases import CASES, DTYPES, Case, sweep
+from .report import number, table
+from .tpu_bundles import issue_cycles
+from .tpu_cycles import cycles
+
+PALLAS = "pallas"
+
+
+class Row(NamedTuple):
+    """One case's cycles and, over the bytes that must be moved, the bytes that are."""
+
+    case: str
+    label: str
+    lax: int
+    other: str
+    """What `auto` takes without the kernel."""
+    other_cycles: int
+    kernel: int
+    outside: int
+    kernel_bytes: float
+    phase_bytes: float | None
+
+    @property
+    def total(self) -> int:
+        return self.kernel + self.outside
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks tpu-pallas",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cases", metavar="GLOB", default="*", help="only what has such a name, as in 'dcgan*'")
+    parser.add_argument("--sweep", action="store_true", help="the random geometries instead of the named cases")
+    parser.add_argument("--topology", choices=tpu_program.CHIPS, default="v5e:2x2", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"), help="%(default)s")
+    return parser
+
+
+def problem_of(case: Case, dtype: str) -> Problem:
+    geometry = build(case.size, case.kernel, case.stride, (1,) * case.rank, "SAME")
+    return Problem(geometry, "output", case.batch, case.groups, case.c_in, case.c_out, dtype)
+
+
+def refusal(case: Case, dtype: str) -> str | None:
+    """Why there is no kernel for it."""
+    problem = problem_of(case, dtype)
+    if reason := METHODS[PALLAS].supports(problem):
+        return reason
+    return None if _tpu_tiles.of(problem) else "more products, or larger rows, than the kernel takes"
+
+
+def without_kernel(problem: Problem) -> str:
+    """What `auto` takes on a TPU otherwise."""
+    others = {name: method for name, method in METHODS.items() if name != PALLAS}
+    return _plan.choose("tpu", "xla", problem, _plan.AUTO, others | {PALLAS: _Nothing()}).method
+
+
+class _Nothing:
+    def supports(self, problem: Problem) -> str:
+        return "left out"
+
+
+def kernel_bytes(problem: Problem) -> float:
+    """What the kernel copies between HBM and VMEM, over input, filter and output."""
+    size = 2 if problem.dtype == "bfloat16" else 4
+    g = problem.geometry
+    x, y = (problem.batch * math.prod(sizes) for sizes in (g.input, g.output))
+    x, y, w = size * x * problem.inputs, size * y * problem.outputs, 2 * problem.taps * problem.inputs * problem.outputs
+    tile = _tpu_tiles.of(problem)
+    assert tile
+    again, weights = _tpu_tiles.traffic(tile, _tpu_tiles.lines(g)[0], problem.batch, problem.outputs)
+    return (x * again + w * weights + y) / (x + w * size / 2 + y)
+
+
+def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:
+    chip, problem = tpu_program.CHIPS[topology], problem_of(case, dtype)
+    for path in dumped.iterdir():
+        path.unlink()
+    outside = cycles(tpu_program.compiled(case, PALLAS, "output", dtype, topology), chip).total
+    (schedule,) = dumped.glob("*transpose_conv*[0-9]-final_bundles.txt")
+    kernel = issue_cycles(schedule.read_text(encoding="utf-8"))
+    other = without_kernel(problem)
+    lax = cycles(tpu_program.compiled(case, tpu_program.LAX, "output", dtype, topology), chip).total
+    others = lax if other == "lax" else cycles(tpu_program.compiled(case, other, "output", dtype, topology), chip).total
+    moved = None
+    if not tpu_program.refusal(case, "phase", "output"):
+        needed = sum(math.prod(shape) for shape in case.shapes) * (2 if dtype == "bfloat16" else 4)
+        costs = tpu_program.program(case, "phase", "output", dtype, topology).cost_analysis()
+        moved = costs["bytes accessed"] / needed
+    return Row(case.name, case.label, lax, other, others, kernel, outside, kernel_bytes(problem), moved)
+
+
+def markdown(heading: str, rows: Sequence[Row], refused: Sequence[tuple[str, str]]) -> str:
+    cells = [
+        (
+            f"{row.case}: {row.label}", number(row.lax / 1000), f"{row.other} {number(row.other_cycles / 1000)}",
+            number(row.kernel / 1000), number(row.outside / 1000), number(row.total / row.lax),
+            number(row.kernel_bytes), number(row.phase_bytes),
+        )
+        for row in rows
+    ]  # fmt: skip
+    head = (
+        "kilocycles", "lax", "auto without", "kernel", "outside", "times lax's", "kernel's bytes", "phase's bytes"
+    )  # fmt: skip
+    parts = ["# The Pallas kernel on TPU: forward", f"{heading}. No times: nothing ran.", table(head, cells)]
+    if rows:
+        ratios = [row.total / row.lax for row in rows]
+        mean = number(float(np.exp(np.mean(np.log(ratios)))))
+        parts.append(f"Of lax's cycles: geometric mean {mean}, at most {number(max(ratios))}.")
+    if refused:
+        parts += ["## Not compiled", "\n".join(f"- {name}: {reason}" for name, reason in refused)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parser().parse_args(arguments)
+    dumped = pathlib.Path(tempfile.mkdtemp())
+    os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={dumped} --xla_jf_dump_llo_text=true"
+    try:
+        try:
+            tpu_program.topology(options.topology)
+        except ModuleNotFoundError as error:
+            print(f"{error.name} is not installed; it is the TPU's compiler: pip install 'jdeconv[tpu-aot]'")
+            return 2
+        drawn = sweep() if options.sweep else CASES
+        cases = [case for case in drawn if fnmatch.fnmatch(case.name, options.cases)]
+        refused = [(case.name, reason) for case in cases if (reason := refusal(case, options.dtype))]
+        names = {name for name, _ in refused}
+        rows = []
+        with tqdm([case for case in cases if case.name not in names], unit="case") as progress:
+            for case in progress:
+                progress.set_description(case.name)
+                rows.append(measure(case, options.dtype, options.topology, dumped))
+                progress.write(str(rows[-1]))
+    finally:
+        shutil.rmtree(dumped)
+    written = markdown(f"{options.topology}, {options.dtype}", rows, refused)
+    print(written)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "tpu-pallas.md").write_text(written, encoding="utf-8")
+    facts = {"topology": options.topology, "dtype": options.dtype, "rows": [row._asdict() for row in rows]}
+    (options.out / "tpu-pallas.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    print(f"written to {options.out}")
+    return 0
