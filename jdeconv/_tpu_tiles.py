@@ -91,9 +91,45 @@ def lines(geometry: Geometry) -> tuple[Line, Line]:
     return (found[0] if len(found) > 1 else Line(1, 1, 1, 1, 0)), found[-1]
 
 
-def slot(inputs: int) -> int:
-    """Lanes that an input's channels take in the scratch, where a shift's follow the one's before it."""
-    return inputs if inputs < LANES else _up(inputs, LANES)
+class Place(NamedTuple):
+    """Where the scratch holds the input's columns at one shift."""
+
+    shift: int
+    lane: int
+
+
+def joins(inputs: int) -> bool:
+    """Whether a phase's taps in width are side by side, so that one product has whole lanes of few channels."""
+    return inputs < LANES
+
+
+def places(width: Line, inputs: int) -> list[Place]:
+    """Joined: those of each phase from whole lanes on, in the order of their shifts. Else each shift's once.
+
+    >>> places(Line(input=4, kernel=3, output=8, stride=2, low=0), 64)
+    [Place(shift=-1, lane=0), Place(shift=0, lane=64), Place(shift=0, lane=128)]
+    """
+    if not joins(inputs):
+        low, high = width.shifts
+        return [Place(shift, (shift - low) * _up(inputs, LANES)) for shift in range(low, high + 1)]
+    apart = phase_lanes(width, inputs)
+    return [
+        Place(phase.shift - phase.taps + 1 + k, number * apart + k * inputs)
+        for number, phase in enumerate(width.phases)
+        for k in range(phase.taps)
+    ]
+
+
+def phase_lanes(width: Line, inputs: int) -> int:
+    """From a phase's first lane to the next one's."""
+    return _up(max(1, *(phase.taps for phase in width.phases)) * inputs, LANES)
+
+
+def lanes(width: Line, inputs: int) -> int:
+    """Of a row of the scratch."""
+    if joins(inputs):
+        return len(width.phases) * phase_lanes(width, inputs)
+    return (width.halo + 1) * _up(inputs, LANES)
 
 
 def columns(width: Line, itemsize: int) -> int:
@@ -171,12 +207,11 @@ def used(
 ) -> int:
     """Bytes of VMEM: blocks, two of each that changes, scratch, and one sum."""
     n = _up(tile.outputs, LANES)
-    low, high = width.shifts
     across = columns(width, itemsize)
     x = tile.images * tile.window * _up(width.input, 32 // read) * _up(inputs, LANES) * read
     w = height.kernel * width.kernel * _up(tile.outputs, 32 // itemsize) * _up(inputs, LANES) * itemsize
     y = tile.images * tile.rows * height.stride * _up(width.output, 32 // written) * n * written
-    shifted = tile.images * (tile.rows + height.halo) * across * _up((high - low + 1) * slot(inputs), LANES) * itemsize
+    shifted = tile.images * (tile.rows + height.halo) * across * lanes(width, inputs) * itemsize
     sums = tile.images * tile.rows * across * n * 4
     interleaved = sums * width.stride if width.stride > 1 else 0
     return 2 * x + (1 if tile.outputs == outputs else 2) * w + 2 * y + shifted + interleaved + 2 * sums

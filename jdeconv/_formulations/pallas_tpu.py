@@ -43,11 +43,10 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         full = False
     itemsize = w.dtype.itemsize
     # Whole lanes of one product hold several taps' channels, where a tap's are few.
-    joined = inputs < LANES
+    joined = tpu_tiles.joins(inputs)
     tile = _tile(x, geometry, outputs, w.dtype.itemsize, engine)
     if joined:
         w = _by_phase(w, width)
-    low, high = width.shifts
     across = tpu_tiles.columns(width, itemsize)
     parts = -(-tile.outputs // LANES)
     grid, place = _grid(x.shape[0], outputs, height, tile)
@@ -80,9 +79,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         ),
         out_shape=jax.ShapeDtypeStruct((x.shape[0], *geometry.output, outputs), engine.dtype),
         scratch_shapes=[
-            pltpu.VMEM(
-                (tile.images, tile.rows + height.halo, across, (high - low + 1) * tpu_tiles.slot(inputs)), w.dtype
-            ),
+            pltpu.VMEM((tile.images, tile.rows + height.halo, across, tpu_tiles.lanes(width, inputs)), w.dtype),
             pltpu.VMEM((parts, tile.images * tile.rows, across * width.stride, min(tile.outputs, LANES)), jnp.float32),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
@@ -97,18 +94,17 @@ def _kernel(
     block = place(*(pl.program_id(axis) for axis in range(3)))[1]
     _shift(x, shifted, block, height, width, tile)
     across, inputs = shifted.shape[2], x.shape[3]
-    slot = tpu_tiles.slot(inputs)
     m, most = tile.images * tile.rows * across, max(row.taps for row in height.phases)
     least = min(row.taps for row in height.phases)
+    lane = dict(tpu_tiles.places(width, inputs))
 
-    def terms(column: Phase, offset: int) -> Iterator[tuple[int, int, int, int]]:
-        """Of each product: where its columns are in the scratch and how many, and its weights: tap, columns."""
-        start = (column.shift - column.taps + 1 - width.shifts[0]) * slot
+    def terms(c: int, column: Phase) -> Iterator[tuple[int, int, int]]:
+        """Of each product: its first lane in the scratch, how many, and which weights."""
         if joined and column.taps:
-            yield start, column.taps * inputs, 0, offset * inputs
+            yield c * tpu_tiles.phase_lanes(width, inputs), column.taps * inputs, c
         elif not joined:
             for k in range(column.taps):
-                yield start + (column.taps - 1 - k) * slot, inputs, column.first + k * width.stride, 0
+                yield lane[column.shift - k], inputs, column.first + k * width.stride
 
     product = functools.partial(
         lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ())), precision=precision,
@@ -117,7 +113,6 @@ def _kernel(
 
     def phase(r: Any, row: Phase) -> None:
         """All phases in width of phase r in height, whose numbers may be traced."""
-        offset = 0
         for c, column in enumerate(width.phases):
             total = jnp.zeros((m, tile.outputs), jnp.float32)
             for n in range(most):
@@ -126,14 +121,13 @@ def _kernel(
                 tap, line = row.first + n * height.stride, row.shift - n - height.shifts[0]
                 if not isinstance(here, bool):
                     tap, line = jnp.minimum(tap, height.kernel - 1), jnp.maximum(line, 0)
-                for start, length, k, at in terms(column, offset) if here is not False else ():
+                for start, length, k in terms(c, column) if here is not False else ():
                     lhs = shifted[:, pl.ds(line, tile.rows), :, start : start + length].reshape(m, length)
-                    rhs = w[tap, k, :, at : at + length]
+                    rhs = w[tap, k, :, :length]
                     if here is not True:
                         lhs, rhs = jnp.where(here, lhs, 0), jnp.where(here, rhs, 0)
                     total += product(lhs, rhs)
             _interleave(total.reshape(-1, across, tile.outputs), interleaved, c, width.stride)
-            offset += column.taps
         for image in range(tile.images):
             for j in range(tile.rows):
                 for part in range(interleaved.shape[0]):
@@ -165,28 +159,29 @@ def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None
 
 
 def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Tiles) -> None:
-    """Fills the scratch: row l is input row `first + l`, at each shift in width."""
-    low, high = width.shifts
+    """Fills the scratch: line l is input row `first + l`, its columns at each shift."""
     inputs, across = x.shape[3], shifted.shape[2]
-    slot = tpu_tiles.slot(inputs)
     first = block * tile.rows + height.shifts[0]
     start = jnp.clip(first, 0, height.input - tile.window)
+
+    def at(row: jax.Array, shift: int) -> jax.Array:
+        """Column b is b + shift of the row, or zero."""
+        before = min(max(0, -shift), across)
+        end = max(before, min(across, width.input - shift))
+        zeros = [jnp.zeros((size, inputs), row.dtype) for size in (before, across - end)]
+        parts = [part for part in (zeros[0], row[before + shift : end + shift], zeros[1]) if part.shape[0]]
+        return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def fill(number: Any, _: None) -> None:
         image, line = lax.div(number, shifted.shape[1]), lax.rem(number, shifted.shape[1])
         within = (first + line >= 0) & (first + line < height.input)
         row = x[image, jnp.clip(first + line - start, 0, tile.window - 1)]
         row = jnp.where(within, row, 0).astype(shifted.dtype)
-        for shift in range(low, high + 1):
-            # Column b reads b + shift.
-            before, end = min(max(0, -shift), across), max(0, min(across, width.input - shift))
-            at = (shift - low) * slot
-            parts = [jnp.zeros((before, inputs), row.dtype)] if before else []
-            if end > before:
-                parts.append(row[before + shift : end + shift])
-            if across > max(end, before):
-                parts.append(jnp.zeros((across - max(end, before), inputs), row.dtype))
-            shifted[image, line, :, at : at + inputs] = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+        columns: dict[int, jax.Array] = {}
+        for shift, lane in tpu_tiles.places(width, inputs):
+            if shift not in columns:
+                columns[shift] = at(row, shift)
+            shifted[image, line, :, lane : lane + inputs] = columns[shift]
 
     lax.fori_loop(0, tile.images * shifted.shape[1], fill, None)
 
@@ -212,10 +207,13 @@ def _grid(batch: int, outputs: int, height: Line, tile: Tiles) -> tuple[tuple[in
 
 
 def _by_phase(w: jax.Array, width: Line) -> jax.Array:
-    """`(kh, kw, o, i)` as `(kh, 1, o, kw*i)`, the taps of each phase together, in the order of their shifts."""
-    order = [p.first + m * width.stride for p in width.phases for m in reversed(range(p.taps))]
-    w = w[:, jnp.array(order, int)] if order != list(range(w.shape[1])) else w
-    return w.swapaxes(1, 2).reshape(w.shape[0], 1, w.shape[2], -1)
+    """`(kh, kw, o, i)` as `(kh, phases, o, taps*i)`: the taps of each phase in the order of their shifts."""
+    most = max(1, *(phase.taps for phase in width.phases))
+    phases = []
+    for phase in width.phases:
+        taps = [w[:, phase.first + m * width.stride] for m in reversed(range(phase.taps))]
+        phases.append(jnp.concatenate([*taps, *[jnp.zeros_like(w[:, 0])] * (most - phase.taps)], axis=-1))
+    return jnp.stack(phases, axis=1)
 
 
 def _full(precision: Any) -> bool:
