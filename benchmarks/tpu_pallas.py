@@ -117,6 +117,7 @@ def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:
     if case.kind != "sweep" and not tpu_program.refusal(case, "phase", "output"):  # of many phases it compiles long
         needed = sum(math.prod(shape) for shape in case.shapes) * (2 if dtype == "bfloat16" else 4)
         costs = tpu_program.program(case, "phase", "output", dtype, topology).cost_analysis()
+        assert costs is not None
         moved = costs["bytes accessed"] / needed
     return Row(case.name, case.label, lax, other, others, kernel, outside, kernel_bytes(problem), moved)
 

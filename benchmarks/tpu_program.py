@@ -67,7 +67,9 @@ def operations(method: str, problem: Problem) -> int:
 
 def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str:
     """The text of that program."""
-    return program(case, method, result, dtype, chip).as_text()
+    text = program(case, method, result, dtype, chip).as_text()
+    assert text is not None
+    return text
 
 
 def program(case: Case, method: str, result: str, dtype: str, chip: str) -> jax.stages.Compiled:

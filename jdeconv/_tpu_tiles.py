@@ -164,12 +164,14 @@ def tiles(
 
 
 def of(problem: Problem) -> Tiles | None:
-    """The steps of a problem, at the precision that takes most memory; None: no kernel for it."""
-    geometry, itemsize = problem.geometry, 2 if problem.dtype == "bfloat16" else 4
+    """The steps of a problem at the default precision; None: at some precision there is no kernel for it."""
     if problem.taps > MOST_PRODUCTS:
         return None
-    sizes = problem.inputs, problem.outputs, itemsize, itemsize, itemsize
-    return tiles(problem.batch, *lines(geometry), *sizes)
+    size = 2 if problem.dtype == "bfloat16" else 4
+    channels = problem.inputs, problem.outputs
+    # float32 is rounded to bfloat16, unless the caller's precision asks for more.
+    found = [tiles(problem.batch, *lines(problem.geometry), *channels, of, size, size) for of in {2, size}]
+    return None if None in found else found[0]
 
 
 def traffic(tile: Tiles, height: Line, batch: int, outputs: int) -> tuple[float, int]:

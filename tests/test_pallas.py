@@ -136,3 +136,34 @@ def test_a_line_is_a_plane_of_height_1():
         y = METHODS["pallas"].transpose_conv(jnp.ones((3, 5, 1, 2)), jnp.ones((4, 7, 1, 2)), line, engine)
     assert seen == {"x": (3, 1, 5, 2), "w": (1, 4, 7, 2), "geometry": build((1, 5), (1, 4), (1, 2), (1, 1), "SAME")}
     assert y.shape == (3, 10, 1, 7)
+
+
+WIDE = jax.ShapeDtypeStruct((4, 16, 16, 128), "bfloat16"), jax.ShapeDtypeStruct((4, 4, 64, 128), "bfloat16")
+
+
+def wide(x, w):
+    return jdeconv.conv2d_transpose(x, w, strides=2)
+
+
+def test_auto_takes_it_on_tpu_alone_and_export_takes_that():
+    chosen = {name: choice.method for name, choice in jdeconv.explain(*WIDE, strides=2).passes[0].choices.items()}
+    assert chosen["tpu"] == "pallas"
+    assert "pallas" not in (chosen["cpu"], chosen["gpu"])
+    exported = jax.export.export(jax.jit(wide), platforms=["cpu", "tpu", "cuda"])(*WIDE)
+    assert exported.mlir_module().count("tpu_custom_call") == 1
+    y = exported.call(*(jnp.ones(v.shape, v.dtype) for v in WIDE))
+    assert y.shape == (4, 32, 32, 64)
+
+
+def test_auto_takes_none_in_a_partitioned_program():
+    mesh = jax.make_mesh((2,), ("x",), (jax.sharding.AxisType.Auto,))
+    shardings = (jax.sharding.NamedSharding(mesh, jax.P("x")), jax.sharding.NamedSharding(mesh, jax.P()))
+    lowered = jax.jit(wide, in_shardings=shardings).trace(*WIDE).lower(lowering_platforms=("tpu",))
+    assert "tpu_custom_call" not in lowered.as_text()
+    assert "tpu_custom_call" in jax.jit(wide).trace(*WIDE).lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_auto_does_without_pallas(monkeypatch):
+    monkeypatch.setattr(pallas, "available", lambda: False)
+    chosen = jdeconv.explain(*WIDE, strides=2).passes[0].choices["tpu"]
+    assert chosen.method != "pallas"

@@ -147,8 +147,8 @@ def test_unknown_sizes_count_as_large_on_gpu():
         # output, input and kernel on TPU, as estimated
         (4, (84, 47), (1, 6), (11, 138), 1, "gemm gemm gemm"),
         (14, (14, 9), (1, 6), (54, 46), 1, "gemm lax lax"),
-        (4, (32, 32), (2, 2), (512, 256), 1, "gemm gemm lax"),
-        (1, (128, 128), (2, 2), (128, 64), 1, "gemm gemm gemm"),
+        (4, (32, 32), (2, 2), (512, 256), 1, "pallas gemm lax"),
+        (1, (128, 128), (2, 2), (128, 64), 1, "pallas gemm gemm"),
         (2, (64, 64), (9, 3), (56, 1), 1, "gemm lax phase"),
         (1, (64, 64, 32), (3, 2), (64, 1), 1, "gemm lax phase"),
         (4, (500,), (1024, 256), (513, 1), 1, "phase gemm phase"),
@@ -156,9 +156,13 @@ def test_unknown_sizes_count_as_large_on_gpu():
         (1, (32, 32), (16, 8), (1, 1), 21, "phase lax phase"),
         (11, (84, 84), (2, 3), (52, 5), 1, "gemm lax lax"),
         (6, (8, 8), (3, 5), (76, 47), 1, "lax lax lax"),
-        (16, (16, 16), (4, 2), (256, 128), 1, "lax lax lax"),
+        (16, (16, 16), (4, 2), (256, 128), 1, "pallas lax lax"),
+        (16, (8, 8), (4, 2), (256, 128), 1, "pallas lax lax"),
+        (1, (4, 4), (4, 2), (256, 128), 1, "lax lax lax"),
+        (16, (16, 16), (9, 2), (256, 128), 1, "lax lax lax"),
+        (16, (16, 16), (4, 2), (256, 60), 1, "lax lax lax"),
         (4, (32, 32), (4, 2), (1, 1), 64, "lax lax lax"),
-        (8, (2048,), (4, 2), (128, 64), 1, "lax lax lax"),
+        (8, (2048,), (4, 2), (128, 64), 1, "pallas lax lax"),
     ],
 )
 def test_the_choice_on_tpu(batch, size, steps, channels, groups, methods):

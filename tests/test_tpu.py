@@ -1,12 +1,14 @@
 """The TPU's formulations against the definition, and against lax by what the TPU compiler estimates.
 
 The compiler is libtpu, which needs no TPU. Absent, its tests are skipped, unless JDECONV_TPU_AOT=1, where that is an
-error.
+error. JDECONV_TPU_AOT=all compiles the Pallas kernel of every case for every chip, and not for one in turn.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
+import subprocess
 import sys
 
 import jax
@@ -18,7 +20,7 @@ from hypothesis import assume, given, settings
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
 from benchmarks import cases as benchmark
-from benchmarks import tpu_program
+from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
 from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
@@ -82,7 +84,7 @@ TABLE = [  # at most so many times lax's cycles
 
 # JAX compiles ahead of time for a TPU from 0.12 on, with the libtpu of its time.
 HERE = importlib.util.find_spec("libtpu") is not None and jax.__version_info__ >= (0, 12)
-REQUIRED = os.environ.get("JDECONV_TPU_AOT") == "1"
+REQUIRED = os.environ.get("JDECONV_TPU_AOT") in ("1", "all")
 aot = pytest.mark.skipif(
     not HERE and not REQUIRED, reason="no TPU compiler (pip install 'jdeconv[tpu-aot]', with JAX 0.12)"
 )
@@ -96,3 +98,30 @@ def estimated(case, method, result):
 @pytest.mark.parametrize(("case", "result", "at_most"), TABLE, ids=lambda value: getattr(value, "name", value))
 def test_auto_takes_no_more_estimated_cycles_than_lax(case, result, at_most):
     assert estimated(case, "auto", result) <= at_most * estimated(case, tpu_program.LAX, result)
+
+
+KERNELS = [(c, dtype) for c in benchmark.CASES for dtype in ("bfloat16", "float32") if not tpu_pallas.refusal(c, dtype)]
+CHIPS = tuple(tpu_program.CHIPS)
+COMPILED = [
+    (case, dtype, chip)
+    for number, (case, dtype) in enumerate(KERNELS)
+    for chip in (CHIPS if os.environ.get("JDECONV_TPU_AOT") == "all" else CHIPS[number % 3 : number % 3 + 1])
+]
+
+
+@aot
+@pytest.mark.parametrize(("case", "dtype", "chip"), COMPILED, ids=lambda value: getattr(value, "name", value))
+def test_the_kernel_compiles(case, dtype, chip):
+    assert 'custom_call_target="tpu_custom_call"' in tpu_program.compiled(case, "pallas", "output", dtype, chip)
+
+
+@aot
+def test_auto_takes_the_kernel_where_its_schedule_is_shorter_and_moves_little(tmp_path):
+    """In a process of its own: the compiler is told when it starts to write schedules down."""
+    command = [sys.executable, "-m", "benchmarks", "tpu-pallas", "--cases", "dcgan32", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=pathlib.Path(__file__).parent.parent, capture_output=True)
+    (row,) = json.loads((tmp_path / "tpu-pallas.json").read_text())["rows"]
+    assert row["kernel"] > 16 * 32 * 32 * 16 * 128 * 64 / (4 * 128 * 128 * 8)  # no fewer than the products alone take
+    assert row["kernel"] + row["outside"] < 0.5 * min(row["lax"], row["other_cycles"])
+    assert row["kernel_bytes"] <= 1.1
+    assert row["phase_bytes"] >= 2

@@ -7,7 +7,8 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
-from benchmarks import cases, tpu_estimate, tpu_program
+from benchmarks import cases, tpu_estimate, tpu_pallas, tpu_program
+from benchmarks.tpu_bundles import issue_cycles
 from benchmarks.tpu_cycles import Cycles, cycles, tiled_bytes
 from benchmarks.tpu_estimate import Estimate
 
@@ -110,3 +111,46 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
     tpu_program.topology.cache_clear()
     assert tpu_estimate.main([]) == 2
     assert "pip install 'jdeconv[tpu-aot]'" in capsys.readouterr().out
+
+
+SCHEDULE = """
+     0   :  { %1 = nop }
+   0x2 LB: > { %2 = nop }
+   0x3   : > { %3 = nop }
+   0x4 LB: >> { %4 = nop }
+   0x5   : >> { %p = scmp.ge.s32.totalorder %s254_s8, 18 /* loop exit test */ }
+   0x6 LB: >> { %p = scmp.ge.s32.totalorder %s200_s8, 4 /* loop exit test */ }
+   0x7 PF: > { %p = scmp.ge.s32.totalorder %s19_s19, 34 /* loop exit test */ }
+   0x8   :  { %1 = nop }
+"""
+
+
+def test_bundles_count_as_often_as_their_loops_turn():
+    assert issue_cycles(SCHEDULE) == 2 + 32 * (3 + 2 * 18 + 4)
+
+
+def test_bytes_that_the_kernel_moves():
+    once = cases.cube("once", 16, 32, (128, 64), 4, 2)
+    wide = cases.cube("in parts", 16, 8, (1024, 1024), 4, 2)
+    assert tpu_pallas.kernel_bytes(tpu_pallas.problem_of(once, "bfloat16")) == 1
+    assert tpu_pallas.kernel_bytes(tpu_pallas.problem_of(wide, "bfloat16")) > 1
+    assert tpu_pallas.without_kernel(tpu_pallas.problem_of(once, "bfloat16")) == "lax"
+    assert tpu_pallas.refusal(cases.cube("deep", 1, 8, (4, 4), 3, 2, rank=3), "bfloat16") == (
+        "3 spatial dimensions; expected 1 or 2"
+    )
+
+
+def test_the_table_of_the_kernel():
+    row = tpu_pallas.Row("one", "1, 4², 2→3, k 2, s 2", 4000, "gemm", 3000, 900, 100, 1.0, None)
+    text = tpu_pallas.markdown("v5e:2x2, bfloat16", [row], [("two", "too many")])
+    line = next(line for line in text.splitlines() if line.startswith("| one"))
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        "4.00",
+        "gemm 3.00",
+        "0.90",
+        "0.10",
+        "0.25",
+        "1.00",
+        "-",
+    ]
+    assert text.endswith("- two: too many\n")

@@ -82,7 +82,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
             pltpu.VMEM((tile.images, tile.rows + height.halo, across, tpu_tiles.lanes(width, inputs)), w.dtype),
             pltpu.VMEM((parts, tile.images * tile.rows, across * width.stride, min(tile.outputs, LANES)), jnp.float32),
         ],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=(pltpu.PARALLEL,) * len(grid)),
         name="transpose_conv",
     )(x, w)
 
@@ -144,7 +144,8 @@ def _kernel(
         position = r + height.low % height.stride
         shift, first = lax.div(position, height.stride), lax.rem(position, height.stride)
         taps = lax.div(height.kernel - first + height.stride - 1, height.stride)
-        phase(r, Phase(first, shift + height.low // height.stride, taps))
+        row: tuple[Any, ...] = first, shift + height.low // height.stride, taps
+        phase(r, Phase(*row))
 
     lax.fori_loop(0, len(height.phases), loop, None)
 

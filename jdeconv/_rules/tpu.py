@@ -6,8 +6,12 @@ the compiler leaves unpriced too (`python -m benchmarks tpu-estimate`). An estim
 
 import math
 
+from .. import _tpu_tiles
 from .._problem import Problem
 from .rule import Rule, one_block, strided
+
+MOST_WRITTEN_OUT = 64
+"""Taps of a kernel that compiles in seconds."""
 
 
 def _in_space(problem: Problem) -> bool:
@@ -68,7 +72,25 @@ def large_and_depthwise(problem: Problem) -> bool:
     return large_kernel(problem) and problem.inputs == problem.outputs == 1
 
 
+def kernel_fills_the_chip(problem: Problem) -> bool:
+    """In a line or plane, 64 or more channels on either side, steps of 256 or more positions that are read once."""
+    g = problem.geometry
+    known = all(isinstance(size, int) for size in (problem.batch, *g.input, *g.output))
+    plain = g.rank < 3 and problem.groups == 1 and problem.dtype in ("bfloat16", "float32") and max(g.dilations) == 1
+    if not known or not plain or min(problem.inputs, problem.outputs) < 64 or problem.taps > MOST_WRITTEN_OUT:
+        return False
+    height, width = _tpu_tiles.lines(g)
+    tile = _tpu_tiles.of(problem)
+    if tile is None or _tpu_tiles.reread(tile, height) > _tpu_tiles.REREAD:
+        return False
+    return tile.images * tile.rows * width.blocks >= 256
+
+
+# Issue cycles of the kernel's schedule, and the estimate for the rest of its program (`benchmarks tpu-pallas`).
+KERNEL = (Rule("tpu", "*", "output", kernel_fills_the_chip, "pallas", "16, 32x32, 128 to 64, k 4, s 2: 85; lax 239"),)
+
 RULES = (
+    *KERNEL,
     Rule("tpu", "*", "output", gaps_to_few, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 613; lax 10643"),
     Rule("tpu", "*", "output", wide_and_kernel_is_stride, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 298; lax 401"),
     Rule("tpu", "*", "output", to_one_channel, "gemm", "2, 64x64, 56 to 1, k 9, s 3: 97; phase 125, lax 798"),
