@@ -16,7 +16,7 @@ from jax import lax
 
 from . import _plan
 from ._errors import blames_caller, refusal
-from ._formulations import METHODS, Engine, engine_for, pallas
+from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._jax import (
     Primitive,
@@ -26,6 +26,7 @@ from ._jax import (
     primitive_batchers,
     program_of,
     register_lowering,
+    tpu_interpreted,
     varying,
     with_tokens,
 )
@@ -224,7 +225,7 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
         context = context.replace(avals_in=plain)
-        if parameters["method"] == "pallas" and pallas.interpreted():
+        if parameters["method"] == "pallas" and tpu_interpreted():
             # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
             context = with_tokens(context, jax.make_jaxpr(functools.partial(compute, **parameters))(*plain).effects)
         return lower_fun(compute, multiple_results=False)(context, a, b, **parameters)

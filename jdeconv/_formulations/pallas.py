@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from .._geometry import Geometry
+from .._jax import tpu_interpreted
 from .._problem import Problem
 from . import conv
 
@@ -93,7 +94,7 @@ def available() -> bool:
 
 def _kernel(platform: str) -> ModuleType:
     if platform == "cpu":
-        if not interpreted():
+        if not tpu_interpreted():
             raise refused("no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
         platform = "tpu"
     if platform not in KERNELS:
@@ -105,10 +106,3 @@ def _kernel(platform: str) -> ModuleType:
     if importlib.util.find_spec(name) is None:
         raise refused(f"no kernel for {platform.upper()}; expected a TPU")
     return importlib.import_module(name)
-
-
-def interpreted() -> bool:
-    """Whether `INTERPRET` is on. JAX shows that nowhere public; its caches of traced functions know of it."""
-    from jax._src.config import pallas_tpu_interpret_mode_context_manager as interpret
-
-    return interpret.value is not None
