@@ -8,9 +8,8 @@ three times from the same start: on one device; with the batch split over eight 
 eight strips. The compiled programs are searched for collectives, and what they compute is compared.
 
 The batch is split by `jit` alone. The strips are split by `shard_map`, where each device fetches the rows that it needs
-from its two neighbours: `jit` would do that by itself for some operators, but jdeconv then gathers the images of a
-transposed convolution that is differentiated, because XLA's partitioner gets such gradients wrong on some meshes. What
-that costs is printed too.
+from its two neighbours. `jit` alone would fetch them too where the output has `stride` times the input's rows; here the
+input has a border, so that its rows don't fall into equal strips, and jdeconv gathers it. What that costs is printed.
 """
 
 import argparse

@@ -4,6 +4,7 @@ Where there is a public way it is the second choice, being slower to import (`ja
 what only makes errors and profiles more readable may be missing.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -89,6 +90,28 @@ def program_of(context: Any) -> Program:
         return Program(axes, 1, set(axes.manual_axes) == set(axes.mesh.axis_names), exported)
     except AttributeError as error:
         raise _missing(f"context of lowerings with what is read there ({error})") from error
+
+
+def with_devices(context: Any) -> Any:
+    """The lowering's context with devices for `custom_partitioning`, or None where it would not work.
+
+    Their number and order alone count, so any devices stand for those of the program, which are not known yet.
+    """
+    config: Any = jax.config
+    module = context.module_context
+    where = module.axis_context
+    # An exported program would hold a pointer to this process; a stored one is found again by one, not by its geometry.
+    stored = config.jax_compilation_cache_dir and config.jax_enable_compilation_cache
+    if module.lowering_parameters.for_export or stored or not config.jax_use_shardy_partitioner:
+        return None
+    try:
+        devices = jax.devices(module.platforms[0])
+    except RuntimeError:  # compiled for a platform that is not here, whose compiler knows no custom_partitioning
+        return None
+    if len(devices) < where.num_devices:
+        return None
+    where = dataclasses.replace(where, device_assignment=tuple(devices[: where.num_devices]))
+    return context.replace(module_context=module.replace(axis_context=where))
 
 
 def with_tokens(context: Any, effects: Any) -> Any:

@@ -14,21 +14,19 @@ import jax
 import numpy as np
 from jax import lax
 
-from . import _plan
+from . import _partition, _plan
 from ._errors import blames_caller, refusal
 from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._jax import (
     Primitive,
-    ShapedArray,
     defbilinear,
-    lower_fun,
     primitive_batchers,
     program_of,
     register_lowering,
     tpu_interpreted,
     varying,
-    with_tokens,
+    with_devices,
 )
 from ._problem import Problem
 
@@ -207,40 +205,50 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     onednn = alone and platform == "cpu" and not program.exported
     if not alone:  # the rules hold for one device
         platform = "other"
-    # All that was right in tests without gathering: the lhs-dilated convolution.
-    dilated = parameters["result"] == "output" and all(s > 1 for s in parameters["geometry"].strides)
-    gathers = devices > 1 and not (dilated and parameters["method"] in (_plan.AUTO, "lax"))
+    # A kernel may refuse a part, which inside XLA's partitioner nobody would understand.
+    if devices > 1 and parameters["method"] != "pallas" and (known := with_devices(context)):
+        result = parameters["result"]
 
-    def compute(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
-        if not gathers:
-            return _compute(platform, onednn, a, b, **parameters)
-        a, b = (
-            v if role == "kernel" else _whole_images(v, devices)
-            for role, v in zip(_operands(parameters["result"]), (a, b), strict=True)
+        def solve_part(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
+            return transposed_convolution_p.bind(a, b, **(parameters | {"geometry": geometry}))
+
+        split = _partition.partitioned(
+            solve_part, parameters["geometry"], result, _operands(result), LETTERS,
+            known.module_context.axis_context.device_assignment,
+        )  # fmt: skip
+        return _partition.lowered(split, known, a, b)
+    compute = functools.partial(_compute, platform, onednn, **parameters)
+    if not alone:
+        compute = _gathering(compute, parameters["result"], program.axis_context)
+    interpreted = parameters["method"] == "pallas" and tpu_interpreted()
+    return _partition.lowered(compute, context, a, b, interpreted=interpreted)
+
+
+def _gathering(compute: Any, result: str, where: Any) -> Any:
+    """`compute` of whole images, where XLA's partitioner alone would split it; batch and channels stay split."""
+    manual = getattr(where, "manual_axes", ())
+    if manual:  # split over the mesh's other axes
+        kinds = [
+            jax.sharding.AxisType.Manual if axis in manual else jax.sharding.AxisType.Auto
+            for axis in where.mesh.axis_names
+        ]
+        mesh = jax.sharding.AbstractMesh(where.mesh.axis_sizes, where.mesh.axis_names, tuple(kinds))
+    else:  # not known: one of all devices stands for it
+        mesh = jax.sharding.AbstractMesh((where.num_devices,), ("devices",), (jax.sharding.AxisType.Auto,))
+
+    def whole(images: jax.Array) -> jax.Array:
+        free = jax.P.UNCONSTRAINED
+        spec = jax.P(free, *(None,) * (images.ndim - 3), free, free)
+        with jax.sharding.use_abstract_mesh(mesh):
+            return lax.with_sharding_constraint(images, jax.sharding.NamedSharding(mesh, spec))
+
+    def gathered(a: jax.Array, b: jax.Array) -> jax.Array:
+        solved = compute(
+            *(v if role == "kernel" else whole(v) for role, v in zip(_operands(result), (a, b), strict=True))
         )
-        solved = _compute(platform, onednn, a, b, **parameters)
-        return solved if parameters["result"] == "kernel" else _whole_images(solved, devices)
+        return solved if result == "kernel" else whole(solved)
 
-    # Plain types: inside, neither shardings nor varying axes are tracked, and the partitioner decides.
-    plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        context = context.replace(avals_in=plain)
-        if parameters["method"] == "pallas" and tpu_interpreted():
-            # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
-            context = with_tokens(context, jax.make_jaxpr(functools.partial(compute, **parameters))(*plain).effects)
-        return lower_fun(compute, multiple_results=False)(context, a, b, **parameters)
-
-
-def _whole_images(images: jax.Array, devices: int) -> jax.Array:
-    """Gathers spatial dimensions that a partitioned program has split; batch and channels stay where they are.
-
-    On meshes of two axes XLA's partitioner returns multiples of a convolution's kernel gradient for split images, and
-    wrong strided convolutions (jaxlib 0.10 and 0.12). Here the mesh is not known, so one of all devices stands for it.
-    """
-    mesh = jax.sharding.AbstractMesh((devices,), ("devices",), (jax.sharding.AxisType.Auto,))
-    free = jax.P.UNCONSTRAINED
-    spec = jax.P(free, *(None,) * (images.ndim - 3), free, free)
-    return lax.with_sharding_constraint(images, jax.sharding.NamedSharding(mesh, spec))
+    return gathered
 
 
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
