@@ -71,29 +71,36 @@ def varying(type_: Any) -> frozenset[str]:
 class Program(NamedTuple):
     """What a lowering's context says of the program that is compiled."""
 
-    axis_context: Any
     devices: int
+    """Over which XLA's partitioner splits it."""
     alone: bool
     """Whether what is lowered runs on one device, so that XLA's partitioner doesn't split it."""
     exported: bool
+    mesh: jax.sharding.AbstractMesh
+    """The mesh over whose axes it splits; one axis of all devices stands for those that are not known yet."""
 
 
 def program_of(context: Any) -> Program:
     """Of the `LoweringRuleContext` that JAX hands to a lowering."""
+    kinds = jax.sharding.AxisType
     try:
         module = context.module_context
         axes, exported = module.axis_context, bool(module.lowering_parameters.for_export)
         if not hasattr(axes, "manual_axes"):
             devices = axes.num_devices or 1
-            return Program(axes, devices, devices == 1, exported)
+            mesh = jax.sharding.AbstractMesh((devices,), ("devices",), (kinds.Auto,))
+            return Program(devices, devices == 1, exported, mesh)
         # Under shard_map over some axes only, XLA's partitioner splits what is inside over the others.
-        return Program(axes, 1, set(axes.manual_axes) == set(axes.mesh.axis_names), exported)
+        names = axes.mesh.axis_names
+        split = tuple(kinds.Manual if axis in axes.manual_axes else kinds.Auto for axis in names)
+        mesh = jax.sharding.AbstractMesh(axes.mesh.axis_sizes, names, split)
+        return Program(1, set(axes.manual_axes) == set(names), exported, mesh)
     except AttributeError as error:
         raise _missing(f"context of lowerings with what is read there ({error})") from error
 
 
-def with_devices(context: Any) -> Any:
-    """The lowering's context with devices for `custom_partitioning`, or None where it would not work.
+def with_devices(context: Any) -> tuple[Any, tuple[Any, ...]] | None:
+    """The lowering's context with devices for `custom_partitioning`, and these; None where it would not work.
 
     Their number and order alone count, so any devices stand for those of the program, which are not known yet.
     """
@@ -110,8 +117,9 @@ def with_devices(context: Any) -> Any:
         return None
     if len(devices) < where.num_devices:
         return None
-    where = dataclasses.replace(where, device_assignment=tuple(devices[: where.num_devices]))
-    return context.replace(module_context=module.replace(axis_context=where))
+    stand_ins = tuple(devices[: where.num_devices])
+    where = dataclasses.replace(where, device_assignment=stand_ins)
+    return context.replace(module_context=module.replace(axis_context=where)), stand_ins
 
 
 def with_tokens(context: Any, effects: Any) -> Any:

@@ -212,29 +212,19 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
         def solve_part(a: jax.Array, b: jax.Array, geometry: Geometry) -> jax.Array:
             return transposed_convolution_p.bind(a, b, **(parameters | {"geometry": geometry}))
 
-        split = _partition.partitioned(
-            solve_part, parameters["geometry"], result, _operands(result), LETTERS,
-            known.module_context.axis_context.device_assignment,
-        )  # fmt: skip
-        return _partition.lowered(split, known, a, b)
+        context, stand_ins = known
+        roles = _operands(result)
+        split = _partition.partitioned(solve_part, parameters["geometry"], result, roles, LETTERS, stand_ins)
+        return _partition.lowered(split, context, a, b)
     compute = functools.partial(_compute, platform, onednn, **parameters)
     if not alone:
-        compute = _gathering(compute, parameters["result"], program.axis_context)
+        compute = _gathering(compute, parameters["result"], program.mesh)
     interpreted = parameters["method"] == "pallas" and tpu_interpreted()
     return _partition.lowered(compute, context, a, b, interpreted=interpreted)
 
 
-def _gathering(compute: Any, result: str, where: Any) -> Any:
+def _gathering(compute: Any, result: str, mesh: jax.sharding.AbstractMesh) -> Any:
     """`compute` of whole images, where XLA's partitioner alone would split it; batch and channels stay split."""
-    manual = getattr(where, "manual_axes", ())
-    if manual:  # split over the mesh's other axes
-        kinds = [
-            jax.sharding.AxisType.Manual if axis in manual else jax.sharding.AxisType.Auto
-            for axis in where.mesh.axis_names
-        ]
-        mesh = jax.sharding.AbstractMesh(where.mesh.axis_sizes, where.mesh.axis_names, tuple(kinds))
-    else:  # not known: one of all devices stands for it
-        mesh = jax.sharding.AbstractMesh((where.num_devices,), ("devices",), (jax.sharding.AxisType.Auto,))
 
     def whole(images: jax.Array) -> jax.Array:
         free = jax.P.UNCONSTRAINED

@@ -152,6 +152,11 @@ def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, int
         return lower_fun(compute, multiple_results=False)(context, *operands)
 
 
+def _lower_part(context: Any, a: Any, b: Any, *, compute: Callable[..., jax.Array], wide: bool, **_: Any) -> Any:
+    with jax.enable_x64(wide):  # this is another thread, which has not the caller's settings
+        return lowered(compute, context, a, b)
+
+
 register_lowering(_part_p, _lower_part)
 
 

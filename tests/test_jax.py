@@ -89,11 +89,16 @@ def context(**axes):
 
 
 def test_a_lowerings_context():
-    mesh = types.SimpleNamespace(axis_names=("a", "b"))
-    assert _jax.program_of(context(num_devices=None))[1:] == (1, True, False)
-    assert _jax.program_of(context(num_devices=8))[1:] == (8, False, False)
-    assert _jax.program_of(context(manual_axes={"a", "b"}, mesh=mesh))[1:] == (1, True, False)
-    assert _jax.program_of(context(manual_axes={"a"}, mesh=mesh))[1:] == (1, False, False)
+    auto, manual = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Manual
+    mesh = jax.sharding.AbstractMesh((4, 2), ("a", "b"), (auto, auto))
+    assert _jax.program_of(context(num_devices=None))[:3] == (1, True, False)
+    eight = _jax.program_of(context(num_devices=8))
+    assert eight[:3] == (8, False, False)
+    assert eight.mesh.axis_sizes == (8,)
+    assert _jax.program_of(context(manual_axes={"a", "b"}, mesh=mesh))[:3] == (1, True, False)
+    some = _jax.program_of(context(manual_axes={"a"}, mesh=mesh))
+    assert some[:3] == (1, False, False)
+    assert some.mesh.axis_types == (manual, auto)
 
 
 @pytest.mark.parametrize("lacking", [types.SimpleNamespace(), context(), context(devices=8)])
