@@ -154,7 +154,7 @@ def tiles(
     size = (inputs * read * batch * height.input * width.input, inputs * outputs * height.kernel * width.kernel)
 
     def cost(tile: Tiles) -> tuple[float, int, int, int]:
-        """Bytes from HBM beyond what is needed, then rows of a product, up to what is enough; then fewer, in one."""
+        """Times that all is read, if above `REREAD`; then rows of a product, up to `ROWS`; then parts, fewer first."""
         again, weights = traffic(tile, height, batch, outputs)
         moved = (size[0] * again + size[1] * itemsize * weights) / (size[0] + size[1] * itemsize)
         m = tile.images * tile.rows * columns(width, itemsize)
@@ -170,7 +170,8 @@ def of(problem: Problem) -> Tiles | None:
     size = 2 if problem.dtype == "bfloat16" else 4
     channels = problem.inputs, problem.outputs
     # float32 is rounded to bfloat16, unless the caller's precision asks for more.
-    found = [tiles(problem.batch, *lines(problem.geometry), *channels, of, size, size) for of in {2, size}]
+    operands = sorted({2, size})
+    found = [tiles(problem.batch, *lines(problem.geometry), *channels, one, size, size) for one in operands]
     return None if None in found else found[0]
 
 
@@ -207,15 +208,16 @@ def _candidates(batch: int, height: Line, width: Line, outputs: int, itemsize: i
 def used(
     tile: Tiles, height: Line, width: Line, inputs: int, outputs: int, itemsize: int, read: int, written: int
 ) -> int:
-    """Bytes of VMEM: blocks, two of each that changes, scratch, and one sum."""
+    """Bytes of VMEM: blocks, two of each that changes, scratch, and a sum with the term that is added to it."""
     n = _up(tile.outputs, LANES)
     across = columns(width, itemsize)
     x = tile.images * tile.window * _up(width.input, 32 // read) * _up(inputs, LANES) * read
-    w = height.kernel * width.kernel * _up(tile.outputs, 32 // itemsize) * _up(inputs, LANES) * itemsize
+    weights = lanes(width, inputs) if joins(inputs) else width.kernel * _up(inputs, LANES)
+    w = height.kernel * _up(tile.outputs, 32 // itemsize) * weights * itemsize
     y = tile.images * tile.rows * height.stride * _up(width.output, 32 // written) * n * written
     shifted = tile.images * (tile.rows + height.halo) * across * lanes(width, inputs) * itemsize
     sums = tile.images * tile.rows * across * n * 4
-    interleaved = sums * width.stride if width.stride > 1 else 0
+    interleaved = sums * width.stride
     return 2 * x + (1 if tile.outputs == outputs else 2) * w + 2 * y + shifted + interleaved + 2 * sums
 
 
