@@ -2,7 +2,8 @@
 
 Nothing runs: programs are compiled ahead of time, with no TPU, by `pip install 'jdeconv[tpu-aot]'`. An estimate is no
 time: it ranks ways to compute the same thing on one chip. Movement that the compiler leaves unpriced is charged alike
-for both. Groups, which lax.conv_transpose has not, are the convolution that it would call.
+for both. Groups, which lax.conv_transpose has not, are the convolution that it would call. Nothing is estimated in a
+Pallas kernel: `auto` is here what it takes without that, and `tpu-pallas` counts the kernel.
 """
 
 import argparse

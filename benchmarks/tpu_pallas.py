@@ -20,9 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from jdeconv import _plan, _tpu_tiles
+from jdeconv import _tpu_tiles
 from jdeconv._formulations import METHODS
-from jdeconv._geometry import build
 from jdeconv._problem import Problem
 
 from . import tpu_program
@@ -67,28 +66,12 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def problem_of(case: Case, dtype: str) -> Problem:
-    geometry = build(case.size, case.kernel, case.stride, (1,) * case.rank, "SAME")
-    return Problem(geometry, "output", case.batch, case.groups, case.c_in, case.c_out, dtype)
-
-
 def refusal(case: Case, dtype: str) -> str | None:
     """Why there is no kernel for it."""
-    problem = problem_of(case, dtype)
+    problem = tpu_program.problem_of(case, "output", dtype)
     if reason := METHODS[PALLAS].supports(problem):
         return reason
     return None if _tpu_tiles.of(problem) else "more products, or larger rows, than the kernel takes"
-
-
-def without_kernel(problem: Problem) -> str:
-    """What `auto` takes on a TPU otherwise."""
-    others = {name: method for name, method in METHODS.items() if name != PALLAS}
-    return _plan.choose("tpu", "xla", problem, _plan.AUTO, others | {PALLAS: _Nothing()}).method
-
-
-class _Nothing:
-    def supports(self, problem: Problem) -> str:
-        return "left out"
 
 
 def kernel_bytes(problem: Problem) -> float:
@@ -104,13 +87,13 @@ def kernel_bytes(problem: Problem) -> float:
 
 
 def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:
-    chip, problem = tpu_program.CHIPS[topology], problem_of(case, dtype)
+    chip, problem = tpu_program.CHIPS[topology], tpu_program.problem_of(case, "output", dtype)
     for path in dumped.iterdir():
         path.unlink()
     outside = cycles(tpu_program.compiled(case, PALLAS, "output", dtype, topology), chip).total
     (schedule,) = dumped.glob("*transpose_conv*[0-9]-final_bundles.txt")
     kernel = issue_cycles(schedule.read_text(encoding="utf-8"))
-    other = without_kernel(problem)
+    other = tpu_program.without_kernel(problem)
     lax = cycles(tpu_program.compiled(case, tpu_program.LAX, "output", dtype, topology), chip).total
     others = lax if other == "lax" else cycles(tpu_program.compiled(case, other, "output", dtype, topology), chip).total
     moved = None

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
+from jdeconv import _plan
 from jdeconv._formulations import METHODS, taps
 from jdeconv._geometry import build
 from jdeconv._problem import Problem
@@ -39,11 +40,26 @@ def topology(name: str) -> jax.sharding.SingleDeviceSharding:
     return jax.sharding.SingleDeviceSharding(devices[0])
 
 
-def refusal(case: Case, method: str, result: str) -> str | None:
-    """Why there is no such program, or none that compiles soon."""
+def problem_of(case: Case, result: str, dtype: str) -> Problem:
     geometry = build(case.size, case.kernel, case.stride, (1,) * case.rank, "SAME")
     channels = case.c_in // case.groups, case.c_out // case.groups
-    problem = Problem(geometry, result, case.batch, case.groups, *channels, "float32")
+    return Problem(geometry, result, case.batch, case.groups, *channels, dtype)
+
+
+def without_kernel(problem: Problem) -> str:
+    """What `auto` takes on a TPU but for the Pallas kernel, in which the compiler estimates nothing."""
+    others = {name: method for name, method in METHODS.items() if name != "pallas"}
+    return _plan.choose("tpu", "xla", problem, _plan.AUTO, others | {"pallas": _Nothing()}).method
+
+
+class _Nothing:
+    def supports(self, problem: Problem) -> str:
+        return "left out"
+
+
+def refusal(case: Case, method: str, result: str) -> str | None:
+    """Why there is no such program, or none that compiles soon."""
+    problem = problem_of(case, result, "float32")
     if case.rank == 3 and problem.taps > MOST_TAPS:
         return f"{problem.taps} taps in 3-D; expected at most {MOST_TAPS}"
     if method not in METHODS:
@@ -73,7 +89,9 @@ def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str
 
 
 def program(case: Case, method: str, result: str, dtype: str, chip: str) -> jax.stages.Compiled:
-    """For one of the three results: by `method`, or lax's own (`LAX`)."""
+    """For one of the three results: by `method`, or lax's own (`LAX`); 'auto' is without the Pallas kernel."""
+    if method == _plan.AUTO:
+        method = without_kernel(problem_of(case, result, dtype))
     function = _function(case, method)
     x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=topology(chip)) for shape in case.shapes)
 

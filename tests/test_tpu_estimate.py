@@ -132,9 +132,9 @@ def test_bundles_count_as_often_as_their_loops_turn():
 def test_bytes_that_the_kernel_moves():
     once = cases.cube("once", 16, 32, (128, 64), 4, 2)
     wide = cases.cube("in parts", 16, 8, (1024, 1024), 4, 2)
-    assert tpu_pallas.kernel_bytes(tpu_pallas.problem_of(once, "bfloat16")) == 1
-    assert tpu_pallas.kernel_bytes(tpu_pallas.problem_of(wide, "bfloat16")) > 1
-    assert tpu_pallas.without_kernel(tpu_pallas.problem_of(once, "bfloat16")) == "lax"
+    assert tpu_pallas.kernel_bytes(tpu_program.problem_of(once, "output", "bfloat16")) == 1
+    assert tpu_pallas.kernel_bytes(tpu_program.problem_of(wide, "output", "bfloat16")) > 1
+    assert tpu_program.without_kernel(tpu_program.problem_of(once, "output", "bfloat16")) == "lax"
     assert tpu_pallas.refusal(cases.cube("deep", 1, 8, (4, 4), 3, 2, rank=3), "bfloat16") == (
         "3 spatial dimensions; expected 1 or 2"
     )
