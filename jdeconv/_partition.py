@@ -145,7 +145,8 @@ def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, int
     """`compute` on plain types, whatever mesh the caller has set: neither shardings nor varying axes are tracked."""
     plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     context = context.replace(avals_in=plain)
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+    device = jax.sharding.get_abstract_mesh().abstract_device  # Pallas asks for it where no such device is there
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
         if interpreted:
             # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
             context = with_tokens(context, jax.make_jaxpr(compute)(*plain).effects)

@@ -1,0 +1,180 @@
+"""One matrix product whose operands are read from input and kernel as they lie, for NVIDIA GPUs: no array is padded,
+dilated, interleaved or cut.
+
+In blocks (see `blocks`) the operator has stride 1: a row of the product is a block of outputs, a column one of its
+phases and an output channel, and the sum runs over the blocks of taps and the input channels:
+
+    y[block*s + phase - low, o] = sum over taps j and channels i of x[block - j, i] * w[j*s + phase, o, i]
+
+A program computes one tile. It reads what its taps reach, zero where no input is, and writes each element to its
+place, none where no output is.
+
+Of Pallas's two compilers for GPUs this takes Triton: it compiles every case, from JAX 0.10 on, with an H100's tensor
+cores, and serves older GPUs too. Mosaic GPU, for which JAX 0.12 deprecates it, wants Hopper or later, and its copies
+rows of a multiple of 16 bytes: not 21 channels of bfloat16, and not 3.
+"""
+
+import functools
+import math
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from .._geometry import Geometry
+from .._gpu_tiles import Product, Tile, tile_for
+from .blocks import unit
+
+if TYPE_CHECKING:
+    from . import Engine
+
+
+def transpose_conv(
+    x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine", tile: Tile | None = None, interpret: bool = False
+) -> jax.Array:
+    """x `(n, *in, i)`, w `(*k, o, i)` -> `(n, *out, o)`; tests give `tile` and `interpret`."""
+    # XLA takes the higher of two precisions, Triton the lower.
+    highest = isinstance(engine.precision, tuple) and lax.Precision.HIGHEST in engine.precision
+    product = product_of(geometry, x.shape[0], x.shape[-1], w.shape[-2], x.dtype.itemsize)
+    compute = _call if interpret else triton_call_p.bind
+    return compute(
+        x, w, geometry=geometry, product=product, tile=tile or tile_for(product), dtype=engine.dtype,
+        precision=lax.Precision.HIGHEST if highest else engine.precision, interpret=interpret,
+    )  # fmt: skip
+
+
+def product_of(geometry: Geometry, batch: int, inputs: int, outputs: int, itemsize: int) -> Product:
+    """The sizes of the whole product."""
+    blocks = unit(geometry)
+    return Product(
+        rows=batch * math.prod(blocks.output),
+        phases=math.prod(geometry.strides),
+        outputs=outputs,
+        taps=math.prod(blocks.kernel),
+        inputs=inputs,
+        itemsize=itemsize,
+        # Else a phase has fewer taps than another, and a zero in place of one would make infinite inputs undefined.
+        fused=all(k % s == 0 for k, s in zip(geometry.kernel, geometry.strides, strict=True)),
+    )
+
+
+def _call(
+    x: jax.Array, w: jax.Array, *, geometry: Geometry, product: Product, tile: Tile, dtype: Any, precision: Any,
+    interpret: bool,
+) -> jax.Array:  # fmt: skip
+    compute = pl.pallas_call(
+        functools.partial(_program, geometry=geometry, product=product, tile=tile, precision=precision),
+        out_shape=jax.ShapeDtypeStruct((x.shape[0], *geometry.output, product.outputs), dtype),
+        grid=(math.prod(tile.grid(product)),),
+        compiler_params=triton.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
+        interpret=interpret,
+        name="transposed_convolution",
+    )
+    return compute(x, w)
+
+
+def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """JAX 0.12's warning of Triton's end is for us, not for our users."""
+
+    def call(*operands: Any, **parameters: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The Pallas Triton backend", DeprecationWarning)
+            return function(*operands, **parameters)
+
+    return call
+
+
+# It warns when it lowers the call; this primitive is there to be lowered in its place.
+triton_call_p = Primitive("transposed_convolution_by_triton")
+triton_call_p.def_impl(_unwarned(_call))
+mlir.register_lowering(triton_call_p, _unwarned(mlir.lower_fun(_call, multiple_results=False)))
+
+
+@triton_call_p.def_abstract_eval
+def _abstract(x: Any, w: Any, *, geometry: Geometry, dtype: Any, **parameters: Any) -> Any:
+    return jax.core.ShapedArray((x.shape[0], *geometry.output, w.shape[-2]), dtype)
+
+
+def _program(
+    x_ref: Any, w_ref: Any, y_ref: Any, *, geometry: Geometry, product: Product, tile: Tile, precision: Any
+) -> None:
+    """One tile of the product."""
+    blocks, strides = unit(geometry), geometry.strides
+    row_tile, phase_tile, output_tile = _digits(pl.program_id(0), tile.grid(product))
+    (row,) = _indices([row_tile], [tile.rows])
+    phase, output = _indices([phase_tile, output_tile], [tile.phases, tile.outputs])
+    example, *block = _digits(row, (x_ref.shape[0], *blocks.output))
+    phase_in = _digits(phase, strides)
+    is_row, is_column = _down(row) < product.rows, (phase < product.phases) & (output < product.outputs)
+    # Where phases have not as many taps each, a tile has one phase, and these are its own.
+    taps = [
+        j if k % s == 0 else _quotient(k - r + s - 1, s)
+        for j, k, s, r in zip(blocks.kernel, geometry.kernel, strides, phase_in, strict=True)
+    ]
+    chunks = pl.cdiv(product.inputs, tile.inputs)
+
+    def add(step: jax.Array, sums: jax.Array) -> jax.Array:
+        tap, input = _indices(_digits(step, (None, chunks)), [tile.taps, tile.inputs])
+        tap_in = _digits(tap, taps)
+        is_term = _across((tap < math.prod(taps)) & (input < product.inputs))
+        places = [_down(b) + low - _across(j) for b, low, j in zip(block, blocks.low, tap_in, strict=True)]
+        is_input = [(p >= 0) & (p < size) for p, size in zip(places, geometry.input, strict=True)]
+        x = _read(x_ref, (_down(example), *places, _across(input)), [is_row, is_term, *is_input])
+        ts = [_across(j) * s + _down(r) for j, s, r in zip(tap_in, strides, phase_in, strict=True)]
+        w = _read(w_ref, (*ts, _down(output), _across(input)), [_down(is_column), is_term])
+        by_term = (((1,), (1,)), ((), ()))
+        return sums + lax.dot_general(x, w, by_term, precision=precision, preferred_element_type=jnp.float32)
+
+    steps = _quotient(jnp.int32(math.prod(taps)) + (tile.taps - 1), tile.taps) * chunks
+    sums = lax.fori_loop(jnp.int32(0), steps, add, jnp.zeros((tile.rows, tile.columns), jnp.float32))
+
+    sizes = zip(block, strides, phase_in, geometry.low, strict=True)
+    places = [_down(b) * s + _across(r) - low % s for b, s, r, low in sizes]
+    is_output = [(p >= 0) & (p < size) for p, size in zip(places, geometry.output, strict=True)]
+    mask = functools.reduce(operator.and_, [is_row, _across(is_column), *is_output])
+    # Interpreted, a store writes the old value where its mask is False: beyond the end, so that none is overwritten.
+    channel = jnp.where(mask, _across(output), product.outputs)
+    triton.store(y_ref.at[(_down(example), *places, channel)], sums.astype(y_ref.dtype), mask=mask)
+
+
+def _digits(number: jax.Array, sizes: Sequence[Any]) -> list[jax.Array]:
+    """The number's, in those bases, the last one the lowest; the first may be beyond its size."""
+    digits: list[jax.Array] = []
+    for size in reversed(sizes[1:]):
+        digits.insert(0, lax.rem(number, lax.full_like(number, size)))
+        number = _quotient(number, size)
+    return [number, *digits]
+
+
+def _quotient(number: jax.Array, size: Any) -> jax.Array:
+    """Of what is not negative: Python's operator has more to do, and Triton to compile."""
+    return lax.div(number, lax.full_like(number, size))
+
+
+def _indices(tiles: Sequence[jax.Array], sizes: Sequence[int]) -> list[jax.Array]:
+    """Of each element along an axis that tiles of those sizes share; a scalar where a size is 1."""
+    within = _digits(lax.iota(np.int32, math.prod(sizes)), sizes)
+    return [tile * size + offset if size > 1 else tile for tile, size, offset in zip(tiles, sizes, within, strict=True)]
+
+
+def _down(index: jax.Array) -> jax.Array:
+    return index[:, None] if index.ndim else index
+
+
+def _across(index: jax.Array) -> jax.Array:
+    return index[None, :] if index.ndim else index
+
+
+def _read(ref: Any, indices: tuple[jax.Array, ...], where: Sequence[jax.Array]) -> jax.Array:
+    """Zero where any of the conditions does not hold, by a select, whatever lies there."""
+    value: jax.Array = triton.load(ref.at[indices], mask=functools.reduce(operator.and_, where), other=0)
+    return value
