@@ -4,6 +4,9 @@ Every result is compared with lax's before anything is timed; a wrong one is rep
 is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks all is measured, slow lax included,
 which takes more than an hour. All peers use the processors that this process may run on: choose them with taskset.
 
+`--device gpu` and `--device tpu` first check every method, kernels included, against the definition in float64. The
+report is results.md and results.json.
+
 `gpu-kernels` as the first argument: which kernels XLA calls on a GPU, with no GPU present (see its --help).
 `tpu-estimate` as the first argument: what the TPU compiler estimates (see its --help).
 `tpu-pallas` as the first argument: the Pallas kernel's schedule beside those estimates (see its --help).
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from . import machine, plot, report
+from . import definition, machine, plot, report
 from .cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
 from .entry import Work
 from .measure import Record, measure
@@ -32,6 +35,7 @@ COMMANDS = {
     "tpu-pallas": "benchmarks.tpu_pallas",
 }
 # Cases that lax needs little time for too.
+CHECKED = {True: 4, False: 24}  # problems, with and without --quick
 QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 
 
@@ -84,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and (module := COMMANDS.get(arguments[0])):
         return importlib.import_module(module).main(arguments[1:])
     options = parser().parse_args(arguments)
-    machine.use(options.device)
+    try:
+        machine.use(options.device)
+    except machine.NoDevice as error:
+        print(error)
+        return 2
     peers = present(options.peers, machine.device())
     dtypes = [options.dtype] if options.dtype else DTYPES[: 1 if options.quick else None]
     passes = [options.pass_] if options.pass_ else PASSES
@@ -101,6 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     facts = {**machine.facts(), "rounds": rounds, "peak": {dtype: machine.peak(dtype) for dtype in dtypes}}
     print(f"{facts['device']}, {facts['processor']}: {facts['threads']} threads for each peer")
+    verdicts: list[definition.Verdict] = []
+    if machine.device() != "cpu":  # where the tests run
+        for verdict in tqdm(definition.verdicts(CHECKED[options.quick]), "against the definition", unit="program"):
+            if verdict.wrong:
+                tqdm.write(f"WRONG: {definition.described(verdict)}", file=sys.stderr)
+            verdicts.append(verdict)
     records: list[Record] = []
     with tqdm(cells, unit="cell") as progress:
         for work, dtype, pass_ in progress:
@@ -112,17 +126,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for line in report.wrongs(found):
                 progress.write(f"WRONG: {line}", file=sys.stderr)
             records += found
-    written = report.markdown(facts, records, options.costs)
+    written = report.markdown(facts, records, options.costs) + definition.markdown(verdicts)
     print(written)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.md").write_text(written, encoding="utf-8")
-    (options.out / "results.json").write_text(report.as_json(facts, records), encoding="utf-8")
+    (options.out / "results.json").write_text(
+        report.as_json(facts, records, definition.as_data(verdicts)), encoding="utf-8"
+    )
     try:
         plot.draw(facts, records, options.out / "results.png")
     except ModuleNotFoundError as error:
         print(f"no plot: {error.name} is not installed")
     print(f"written to {options.out}")
-    return 1 if report.wrongs(records) else 0
+    return 1 if report.wrongs(records) or any(verdict.wrong for verdict in verdicts) else 0
 
 
 if __name__ == "__main__":

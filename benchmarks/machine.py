@@ -33,9 +33,21 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class NoDevice(Exception):
+    """JAX finds no such device."""
+
+
 def use(name: str) -> None:
     """Makes `'cpu'`, `'gpu'` or `'tpu'` the device of all JAX peers."""
-    jax.config.update("jax_default_device", jax.devices(name)[0])
+    try:
+        device = jax.devices(name)[0]
+    except RuntimeError as error:
+        packages = {"gpu": "jax[cuda12]", "tpu": "jax[tpu]"}
+        raise NoDevice(
+            f"--device={name}: JAX finds none; expected one. Where there is one, run: pip install "
+            f"'{packages.get(name, 'jax')}'. JAX says: {error}"
+        ) from error
+    jax.config.update("jax_default_device", device)
 
 
 def device() -> str:

@@ -144,8 +144,10 @@ def wrongs(records: Iterable[Record]) -> list[str]:
     return [f"{r.name}, {r.dtype}, {r.pass_}, {r.peer}: {r.reason}" for r in records if r.wrong]
 
 
-def as_json(machine: dict[str, Any], records: Sequence[Record]) -> str:
+def as_json(machine: dict[str, Any], records: Sequence[Record], definition: Sequence[Any] = ()) -> str:
+    """`definition` is what `definition.as_data` makes."""
     rows = [
         {**dataclasses.asdict(record), "costs": record.costs._asdict() if record.costs else None} for record in records
     ]
-    return json.dumps({"machine": machine, "records": rows}, indent=1, ensure_ascii=False)
+    found = {"machine": machine, "records": rows, "definition": definition}
+    return json.dumps(found, indent=1, ensure_ascii=False)
