@@ -27,11 +27,10 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
-from jax.extend.core import Primitive
-from jax.interpreters import mlir
 
 from .._geometry import Geometry
 from .._gpu_tiles import Product, Tile, tile_for
+from .._jax import Primitive, ShapedArray, lower_fun, register_lowering
 from .blocks import unit
 
 if TYPE_CHECKING:
@@ -96,12 +95,12 @@ def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
 # It warns when it lowers the call; this primitive is there to be lowered in its place.
 triton_call_p = Primitive("transposed_convolution_by_triton")
 triton_call_p.def_impl(_unwarned(_call))
-mlir.register_lowering(triton_call_p, _unwarned(mlir.lower_fun(_call, multiple_results=False)))
+register_lowering(triton_call_p, _unwarned(lower_fun(_call, multiple_results=False)))
 
 
 @triton_call_p.def_abstract_eval
 def _abstract(x: Any, w: Any, *, geometry: Geometry, dtype: Any, **parameters: Any) -> Any:
-    return jax.core.ShapedArray((x.shape[0], *geometry.output, w.shape[-2]), dtype)
+    return ShapedArray((x.shape[0], *geometry.output, w.shape[-2]), dtype)
 
 
 def _program(
