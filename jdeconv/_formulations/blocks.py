@@ -136,11 +136,10 @@ def window(
     x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
 ) -> jax.Array:
     """Of the dimensions after the first, those `sizes` from `starts` on."""
-    for axis, (start, size, stride) in enumerate(
-        zip(starts, sizes, strides or (1,) * len(sizes), strict=True), start=1
-    ):
-        x = lax.slice_in_dim(x, start, start + (size - 1) * stride + 1, stride, axis)
-    return x
+    steps = strides or (1,) * len(sizes)
+    ends = [start + (size - 1) * step + 1 for start, size, step in zip(starts, sizes, steps, strict=True)]
+    rest = x.shape[1 + len(sizes) :]
+    return lax.slice(x, (0, *starts, *(0 for _ in rest)), (x.shape[0], *ends, *rest), (1, *steps, *(1 for _ in rest)))
 
 
 def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
