@@ -16,6 +16,8 @@ from .._problem import Problem
 from . import conv
 from .blocks import (
     holds_taps,
+    interleaved,
+    join_output,
     kernel_from_blocks,
     kernel_to_blocks,
     output_from_blocks,
@@ -45,8 +47,11 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         else lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
         for taps, alone in phases(geometry)
     ]
-    y = jax.numpy.stack(parts, axis=-2)
-    return output_from_blocks(y.reshape(*y.shape[:-2], -1), geometry)
+    o, groups, _ = w.shape[-3:]
+    parts = [part.reshape(-1, *interleaved(blocks.output, (1,) * geometry.rank), groups, o) for part in parts]
+    for dim, many in reversed(list(enumerate(geometry.phases))):
+        parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
+    return join_output(parts[0], geometry)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
