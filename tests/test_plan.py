@@ -149,8 +149,12 @@ def test_unknown_sizes_count_as_large_on_gpu():
         (14, (14, 9), (1, 6), (54, 46), 1, "gemm lax lax"),
         (4, (32, 32), (2, 2), (512, 256), 1, "pallas gemm lax"),
         (1, (128, 128), (2, 2), (128, 64), 1, "pallas gemm gemm"),
+        (9, (32, 32), (3, 3), (1, 42), 1, "lax lax lax"),
+        (11, (17, 17), (2, 2), (74, 140), 1, "lax lax lax"),
+        (5, (14, 14), (5, 5), (34, 36), 1, "lax gemm lax"),
         (2, (64, 64), (9, 3), (56, 1), 1, "gemm lax phase"),
         (1, (64, 64, 32), (3, 2), (64, 1), 1, "gemm lax phase"),
+        (5, (60, 60), (15, 3), (23, 1), 1, "gemm lax lax"),
         (4, (500,), (1024, 256), (513, 1), 1, "phase gemm phase"),
         (1, (32, 32), (16, 8), (21, 21), 1, "phase lax lax"),
         (1, (32, 32), (16, 8), (1, 1), 21, "phase lax phase"),
@@ -169,6 +173,21 @@ def test_the_choice_on_tpu(batch, size, steps, channels, groups, methods):
     kernel, stride = ((step,) * len(size) for step in steps)
     geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
     problems = (Problem(geometry, r, batch, groups, *channels, "bfloat16") for r in ("output", "input", "kernel"))
+    assert " ".join(choose("tpu", "xla", p, "auto", METHODS).method for p in problems) == methods
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "channels", "methods"),
+    [
+        (4, (32, 32), (512, 256), "lax gemm lax"),
+        (1, (128, 128), (128, 64), "gemm gemm gemm"),
+        (1, (16, 16, 16), (128, 64), "lax gemm lax"),
+    ],
+)
+def test_the_choice_on_tpu_beyond_16_bits(batch, size, channels, methods):
+    steps = (2,) * len(size)
+    geometry = build(size, steps, steps, (1,) * len(size), "SAME")
+    problems = (Problem(geometry, r, batch, 1, *channels, "float32") for r in ("output", "input", "kernel"))
     assert " ".join(choose("tpu", "xla", p, "auto", METHODS).method for p in problems) == methods
 
 

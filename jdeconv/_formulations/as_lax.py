@@ -46,9 +46,9 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         window_strides=geometry.dilations, lhs_dilation=geometry.strides, batch_group_count=groups,
     )  # fmt: skip
     if groups == 1:
-        return lax.rev(w, range(geometry.rank)).swapaxes(-2, -1)[..., None, :]
-    w = lax.rev(w.reshape(*geometry.kernel, i, groups, o), range(geometry.rank))
-    return w.swapaxes(-3, -1)
+        return lax.rev(w.swapaxes(-2, -1), range(geometry.rank))[..., None, :]
+    w = w.reshape(*geometry.kernel, i, groups, o).swapaxes(-3, -1)
+    return lax.rev(one_channel_axis(w), range(geometry.rank)).reshape(w.shape)
 
 
 def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
@@ -62,7 +62,8 @@ def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, st
 
 def _flipped(w: jax.Array, geometry: Geometry) -> jax.Array:
     """`(*k, o, g, i)` with its taps reversed, as `(*k, i, g*o)`."""
-    if w.shape[-2] == 1:  # lax has no axis of groups, and with one the program is another
-        w = w[..., 0, :]
-    flipped = lax.rev(w, range(geometry.rank)).swapaxes(geometry.rank, -1)
+    flipped = lax.rev(one_channel_axis(w), range(geometry.rank))
+    if w.shape[-2] > 1:  # lax has no axis of groups, and with one of a single group the program is another
+        flipped = flipped.reshape(w.shape)
+    flipped = flipped.swapaxes(geometry.rank, -1)
     return flipped.reshape(*flipped.shape[: geometry.rank + 1], -1)

@@ -91,7 +91,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     Autodiff of the lhs-dilated convolution swaps the two roles, and XLA CPU computes that naively: 20 to 126 times
     slower than TensorFlow a training step (jax#23783, jax#31662).
     """
-    if engine.platform == "tpu" and not _fewer_cycles(x, y, geometry):
+    if engine.platform == "tpu" and not fewer_cycles_swapped(x.shape[0], x.shape[-1], y.shape[-1], geometry):
         return as_lax.kernel_grad(x, y, geometry, engine)
     if engine.onednn and (runs := _runs(x, geometry)) > 1:
         x, y, geometry = _as_batch(x, y, geometry, runs)
@@ -150,16 +150,17 @@ def _as_batch(x: jax.Array, y: jax.Array, geometry: Geometry, runs: int) -> tupl
     )
 
 
-def _fewer_cycles(x: jax.Array, y: jax.Array, geometry: Geometry) -> bool:
+def fewer_cycles_swapped(batch: Size, inputs: Size, outputs: Size, geometry: Geometry) -> bool:
     """Where the TPU compiler estimates fewer cycles for swapped roles than for autodiff's.
 
     Many inputs to fewer outputs in few places: 16, 8x8, 512 to 256, k 4, s 2: 51, not 116 thousand cycles. Of one
-    image it is more (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), of wide images the same, of depthwise ones more.
+    image it is more (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), of wide images the same, of depthwise ones and of one
+    output more (10, 21x21, 148 to 1, k 2, s 6: 19, not 17).
     """
-    if not all(isinstance(size, int) for size in (x.shape[0], x.shape[-1], y.shape[-1])):
+    if not all(isinstance(size, int) for size in (batch, inputs, outputs)):
         return False
     cut = any(pad < 0 for pad in (*geometry.low, *geometry.high))
-    return x.shape[0] > 1 and x.shape[-1] > 1 and x.shape[-1] >= y.shape[-1] and not cut
+    return bool(batch > 1 and inputs >= outputs > 1 and not cut)
 
 
 def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:

@@ -33,26 +33,46 @@ def one_tap(problem: Problem) -> bool:
 
 
 def kernel_is_stride(problem: Problem) -> bool:
-    """Kernel = stride, in a plane or volume."""
-    return _in_space(problem) and problem.geometry.kernel == problem.geometry.strides
+    """Kernel = stride, in a plane or volume, from 32 channels on, over at most 5 images; beyond 16 bits to more than 8.
+
+    Of more images gemm takes 1.5 to 2 times lax's (11, 17x17, 74 to 140, k 2, s 2: 63 thousand, lax 41), from one
+    channel 4 times (9, 32x32, 1 to 42, k 3, s 3), to 8 in float32 1.1 to 2.8 times (2, 74x74, 39 to 8, k 4, s 4, v6e).
+    """
+    one_matrix = _in_space(problem) and problem.geometry.kernel == problem.geometry.strides
+    few = isinstance(problem.batch, int) and problem.batch <= 5
+    return one_matrix and few and problem.inputs >= 32 and (_narrow(problem) or problem.outputs > 8)
 
 
 def wide_and_kernel_is_stride(problem: Problem) -> bool:
-    """Kernel = stride, over at least 4096 positions."""
+    """Kernel = stride, over at least 4096 positions; beyond 16 bits only as in the next rule."""
+    return _wide(problem) and (_narrow(problem) or wide_and_thin(problem))
+
+
+def wide_and_thin(problem: Problem) -> bool:
+    """The same, with at most 8192 pairs of channels; beyond 16 bits only in a plane."""
+    thin = problem.inputs * problem.outputs <= 8192
+    return _wide(problem) and thin and (_narrow(problem) or problem.geometry.rank == 2)
+
+
+def _wide(problem: Problem) -> bool:
     sizes = problem.batch, *problem.geometry.input
     known = all(isinstance(size, int) for size in sizes)
     return kernel_is_stride(problem) and known and math.prod(sizes) >= 4096
 
 
-def wide_and_thin(problem: Problem) -> bool:
-    """Kernel = stride, over at least 4096 positions, with at most 8192 pairs of channels."""
-    return wide_and_kernel_is_stride(problem) and problem.inputs * problem.outputs <= 8192
+def _narrow(problem: Problem) -> bool:
+    return problem.dtype in ("bfloat16", "float16")
 
 
 def to_one_channel(problem: Problem) -> bool:
     """One group, at least 27 taps to a single channel, strided in each of two or three dimensions."""
     every = min(problem.geometry.strides) > 1
     return _in_space(problem) and every and problem.outputs == 1 and problem.taps >= 27
+
+
+def few_taps_to_one_channel(problem: Problem) -> bool:
+    """The same, with at most 128 taps: of 225 (5, 60x60, 23 to 1, k 15, s 3, float32) phase takes 170, lax 69."""
+    return to_one_channel(problem) and problem.taps <= 128
 
 
 def long_line(problem: Problem) -> bool:
@@ -101,7 +121,7 @@ RULES = (
     Rule("tpu", "*", "input", long_line, "gemm", "4, 500, 513 to 1, k 1024, s 256: 107; phase 143, lax 176"),
     Rule("tpu", "*", "kernel", one_tap, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 436; lax 13085"),
     Rule("tpu", "*", "kernel", wide_and_thin, "gemm", "1, 128x128, 128 to 64, k 2, s 2: 76; phase 111, lax 254"),
-    Rule("tpu", "*", "kernel", to_one_channel, "phase", "1, 64x64x32, 64 to 1, k 3, s 2: 1438; lax 14041"),
+    Rule("tpu", "*", "kernel", few_taps_to_one_channel, "phase", "1, 64x64x32, 64 to 1, k 3, s 2: 1438; lax 14041"),
     Rule("tpu", "*", "kernel", long_line, "phase", "4, 500, 513 to 1, k 1024, s 256: 92; gemm 136, lax 348"),
     Rule("tpu", "*", "kernel", large_and_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 362; lax 1632"),
 )
