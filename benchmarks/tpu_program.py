@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from jdeconv import _plan
-from jdeconv._formulations import METHODS, taps
+from jdeconv._formulations import METHODS, conv, taps
 from jdeconv._geometry import build
 from jdeconv._problem import Problem
 
@@ -55,6 +55,21 @@ def without_kernel(problem: Problem) -> str:
 class _Nothing:
     def supports(self, problem: Problem) -> str:
         return "left out"
+
+
+def as_lax(case: Case, result: str, dtype: str) -> bool:
+    """Whether jdeconv's choice is lax's own program, but for reversals and reshapes that the compiler cancels.
+
+    Where a size is 1 it may cancel other ones; there, and for groups, both are compiled.
+    """
+    problem = problem_of(case, result, dtype)
+    own = without_kernel(problem) == "lax" and case.groups == 1
+    if result == "output":
+        return own
+    swapped = result == "kernel" and conv.fewer_cycles_swapped(
+        problem.batch, problem.inputs, problem.outputs, problem.geometry
+    )
+    return own and not swapped and min(problem.inputs, problem.outputs, *case.kernel, *case.size) > 1
 
 
 def refusal(case: Case, method: str, result: str) -> str | None:

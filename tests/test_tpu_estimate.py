@@ -1,13 +1,17 @@
 """What is read from a compiled TPU program, and the tables made of it. No TPU and no compiler for one."""
 
+import math
+import os
 import pathlib
 import sys
+import time
 
 import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
 from benchmarks import cases, tpu_estimate, tpu_pallas, tpu_program
+from benchmarks.aside import Aside, Stopped
 from benchmarks.tpu_bundles import issue_cycles
 from benchmarks.tpu_cycles import Cycles, cycles, tiled_bytes
 from benchmarks.tpu_estimate import Estimate
@@ -104,6 +108,48 @@ def test_what_would_take_minutes_is_not_compiled():
     assert tpu_program.refusal(cases.cube("deep", 1, 8, (4, 4), 9, 2, rank=3), "auto", "output") == (
         "729 taps in 3-D; expected at most 150"
     )
+
+
+def test_a_program_that_the_compiler_aborts_on_ends_no_other():
+    aside = Aside(30)
+    assert aside(math.sqrt, 4) == 2
+    with pytest.raises(Stopped, match=r"^aborted after [0-9]+ s$"):
+        aside(os.abort)
+    assert aside(math.sqrt, 9) == 3
+    aside.close()
+    with pytest.raises(Stopped, match=r"^stopped after 1 s$"):
+        Aside(1)(time.sleep, 60)
+
+
+def test_what_is_not_compiled_is_listed():
+    def compiled(case, method, result, dtype, topology):
+        if (method, result) == (tpu_program.LAX, "kernel"):
+            raise Stopped("aborted after 7 s")
+        asked.append((method, result))
+        return program(f"ROOT %f = {LARGE} fusion(%x), kind=kLoop, calls=%inside, {priced(900)}", called=FUSED)
+
+    asked = []
+    case = cases.cube("k5s2", 8, 16, (256, 128), 5, 2)
+    found = list(tpu_estimate.estimates(case, (tpu_program.LAX, "auto"), "bfloat16", "v5e:2x2", compiled))
+    assert Estimate("k5s2", tpu_program.LAX, "kernel", None, reason="the compiler aborted after 7 s") in found
+    # jdeconv's output and input gradient are lax's own programs, not compiled again
+    assert asked == [(tpu_program.LAX, "output"), (tpu_program.LAX, "input"), ("auto", "kernel")]
+    assert Estimate("k5s2", "auto", "sum", 2700, 0) in found
+    assert tpu_estimate.ratios(found, "auto", "kernel") == {}
+
+
+@pytest.mark.parametrize(
+    ("case", "own"),
+    [
+        (cases.cube("chosen", 8, 16, (256, 128), 5, 2), "output input"),  # the kernel gradient with swapped roles
+        (cases.cube("one image", 1, 16, (256, 128), 5, 2), "output input kernel"),
+        (cases.cube("one tap", 16, 8, (4, 128), 1, 5, rank=1), "output"),
+        (cases.cube("groups", 8, 16, (256, 128), 5, 2, groups=2), ""),
+        (cases.cube("kernel is stride", 4, 32, (512, 256), 2, 2), ""),
+    ],
+)
+def test_whose_program_is_that_of_lax(case, own):
+    assert " ".join(result for result in tpu_program.RESULTS if tpu_program.as_lax(case, result, "bfloat16")) == own
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
