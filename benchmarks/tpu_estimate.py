@@ -3,8 +3,8 @@
 Nothing runs: programs are compiled ahead of time, with no TPU, by `pip install 'jdeconv[tpu-aot]'`. An estimate is no
 time: it ranks ways to compute the same thing on one chip. Movement that the compiler leaves unpriced is charged alike
 for both. Groups, which lax.conv_transpose has not, are the convolution that it would call. Nothing is estimated in a
-Pallas kernel: `auto` is here what it takes without that, and `tpu-pallas` counts the kernel. A program that the compiler
-aborts on or takes too long for, as it does for some of lax's own, is listed and left out.
+Pallas kernel: `auto` is here what it takes without that, and `tpu-pallas` counts the kernel. A program that the
+compiler aborts on or takes too long for, as it does for some of lax's own, is listed and left out.
 """
 
 import argparse

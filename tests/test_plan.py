@@ -150,7 +150,7 @@ def test_unknown_sizes_count_as_large_on_gpu():
         (4, (32, 32), (2, 2), (512, 256), 1, "pallas gemm lax"),
         (1, (128, 128), (2, 2), (128, 64), 1, "pallas gemm gemm"),
         (9, (32, 32), (3, 3), (1, 42), 1, "lax lax lax"),
-        (11, (17, 17), (2, 2), (74, 140), 1, "lax lax lax"),
+        (11, (17, 17), (2, 2), (74, 140), 1, "pallas lax lax"),
         (5, (14, 14), (5, 5), (34, 36), 1, "lax gemm lax"),
         (2, (64, 64), (9, 3), (56, 1), 1, "gemm lax phase"),
         (1, (64, 64, 32), (3, 2), (64, 1), 1, "gemm lax phase"),

@@ -93,10 +93,10 @@ def large_and_depthwise(problem: Problem) -> bool:
 
 
 def kernel_fills_the_chip(problem: Problem) -> bool:
-    """In a line or plane, 64 or more channels on either side, steps of 256 or more positions that are read once."""
+    """bfloat16 in a line or plane, 64 or more channels on either side, steps of 256 positions, each read once."""
     g = problem.geometry
     known = all(isinstance(size, int) for size in (problem.batch, *g.input, *g.output))
-    plain = g.rank < 3 and problem.groups == 1 and problem.dtype in ("bfloat16", "float32") and max(g.dilations) == 1
+    plain = g.rank < 3 and problem.groups == 1 and problem.dtype == "bfloat16" and max(g.dilations) == 1
     if not known or not plain or min(problem.inputs, problem.outputs) < 64 or problem.taps > MOST_WRITTEN_OUT:
         return False
     height, width = _tpu_tiles.lines(g)
