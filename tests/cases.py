@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import jdeconv
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
+from jdeconv._problem import Problem
 
 FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 FUNCTIONS = {1: jdeconv.conv1d_transpose, 2: jdeconv.conv2d_transpose, 3: jdeconv.conv3d_transpose}
@@ -122,17 +123,36 @@ class Case:
         three = oracle.transpose_conv(self, x, w), oracle.input_grad(self, w, y), oracle.kernel_grad(self, x, y)
         return three[:1] if self.dtype == "int32" else three
 
+    @property
+    def terms(self):
+        """How many make up an element of y and of the gradients of x and w, at most."""
+        taps, n = int(np.prod(self.kernel)), self.batch * int(np.prod(self.in_sizes))
+        return taps * self.group_inputs, taps * self.group_outputs, n
+
     def check(self, found, scale=1):
         """Each of y and the gradients within the rounding error of its own sum: (terms + 1) * eps * sum of |terms|."""
-        taps, n = int(np.prod(self.kernel)), self.batch * int(np.prod(self.in_sizes))
-        terms = (taps * self.group_inputs, taps * self.group_outputs, n)
-        for got, want, bound, count in zip(found, self.expected(), self.expected(magnitudes=True), terms, strict=False):
-            assert got.shape == want.shape, self
-            # A complex product is four real ones and two sums.
-            eps = 0 if self.dtype == "int32" else float(jax.numpy.finfo(self.dtype).eps)
-            wide = got.astype(want.dtype) if want.dtype.kind != "c" else got
-            room = scale * (4 if want.dtype.kind == "c" else 1) * (count + 1) * eps * bound.real
-            assert (np.abs(wide - want) <= room).all(), f"{self}\n{np.abs(wide - want).max()} > {room.max()}"
+        bounds = self.expected(magnitudes=True)
+        for got, want, bound, count in zip(found, self.expected(), bounds, self.terms, strict=False):
+            self.check_one(got, want, bound, scale * (count + 1))
+
+    def check_one(self, got, want, bound, roundings):
+        """That many roundings of a sum whose terms' magnitudes add up to `bound`."""
+        assert got.shape == want.shape, self
+        # A complex product is four real ones and two sums.
+        eps = 0 if self.dtype == "int32" else float(jax.numpy.finfo(self.dtype).eps)
+        wide = got.astype(want.dtype) if want.dtype.kind != "c" else got
+        room = (4 if want.dtype.kind == "c" else 1) * roundings * eps * bound.real
+        assert (np.abs(wide - want) <= room).all(), f"{self}\n{np.abs(wide - want).max()} > {room.max()}"
+
+
+def refuses(method, case):
+    """Why the method can't do one of the three results, or None."""
+    channels = case.groups, case.group_inputs, case.group_outputs
+    problems = (
+        Problem(case.geometry, result, case.batch, *channels, case.dtype) for result in ("output", "input", "kernel")
+    )
+    reason = next((reason for problem in problems if (reason := METHODS[method].supports(problem))), None)
+    return reason or ("no kernel for CPU" if method not in RUN_HERE and not case.geometry.empty else None)
 
 
 def legal_sizes(in_size, kernel, stride, dilation, padding):
@@ -141,10 +161,13 @@ def legal_sizes(in_size, kernel, stride, dilation, padding):
     return [out for out in range(most) if oracle.strided_size(out, kernel, stride, dilation, padding) == in_size]
 
 
+BIGGEST = {1: (9, 7), 2: (6, 7), 3: (3, 3)}  # input and kernel, for each rank
+
+
 @st.composite
-def cases(draw, dtypes=DTYPES, ranks=(1, 2, 3), explicit=True, empty=False, most_groups=3, dilated=True):
+def cases(draw, dtypes=DTYPES, ranks=(1, 2, 3), explicit=True, empty=False, most_groups=3, dilated=True, sizes=BIGGEST):
     rank = draw(st.sampled_from(ranks))
-    biggest = {1: (9, 7), 2: (6, 7), 3: (3, 3)}[rank]
+    biggest = sizes[rank]
     kind = draw(st.sampled_from(["SAME", "VALID", "explicit"] if explicit else ["SAME", "VALID"]))
     dims = []
     for _ in range(rank):
@@ -152,15 +175,15 @@ def cases(draw, dtypes=DTYPES, ranks=(1, 2, 3), explicit=True, empty=False, most
         kernel, stride = draw(st.integers(1, biggest[1])), draw(st.integers(1, 4))
         dilation = draw(st.integers(1, 3 if dilated else 1))
         pads = kind
-        sizes = []
+        outs = []
         if kind == "explicit":
             pads = (draw(st.integers(0, kernel + 2)), draw(st.integers(0, kernel + 2)))
-            sizes = legal_sizes(in_size, kernel, stride, dilation, pads)
-            if not sizes:
+            outs = legal_sizes(in_size, kernel, stride, dilation, pads)
+            if not outs:
                 pads = (0, 0)
-        sizes = sizes or legal_sizes(in_size, kernel, stride, dilation, pads)
-        out = draw(st.sampled_from([size for size in sizes if size or empty] or [1]))
-        if not [size for size in sizes if size or empty]:  # only an empty output fits: pad nothing
+        outs = outs or legal_sizes(in_size, kernel, stride, dilation, pads)
+        out = draw(st.sampled_from([size for size in outs if size or empty] or [1]))
+        if not [size for size in outs if size or empty]:  # only an empty output fits: pad nothing
             pads = (0, 0) if kind == "explicit" else pads
             out = legal_sizes(in_size, kernel, stride, dilation, pads)[0]
         dims.append((in_size, kernel, stride, dilation, pads, out))

@@ -3,7 +3,7 @@
 import os
 
 import jax
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 jax.config.update("jax_platforms", "cpu")  # also where compilers for others are installed, which find no device
 jax.config.update("jax_num_cpu_devices", 8)
@@ -16,5 +16,14 @@ settings.register_profile(
     deadline=None,
     print_blob=True,
     suppress_health_check=list(HealthCheck),
+)
+# pytest -m fuzz --hypothesis-profile=long: always anew, nothing kept for the next run, no minutes spent on shrinking.
+settings.register_profile(
+    "long",
+    settings.get_profile("jdeconv"),
+    max_examples=500,
+    derandomize=False,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("jdeconv")

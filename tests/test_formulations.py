@@ -6,24 +6,13 @@ import jax
 import numpy as np
 import oracle
 import pytest
-from cases import RUN_HERE, Case, cases
+from cases import RUN_HERE, Case, cases, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
 import jdeconv
 from jdeconv import _onednn, _operator
 from jdeconv._formulations import METHODS
-from jdeconv._problem import Problem
-
-
-def refuses(method, case):
-    """Why the method can't do one of the three results, or None."""
-    channels = case.groups, case.group_inputs, case.group_outputs
-    problems = (
-        Problem(case.geometry, result, case.batch, *channels, case.dtype) for result in ("output", "input", "kernel")
-    )
-    reason = next((reason for problem in problems if (reason := METHODS[method].supports(problem))), None)
-    return reason or ("no kernel for CPU" if method not in RUN_HERE and not case.geometry.empty else None)
 
 
 @pytest.mark.parametrize("method", METHODS)

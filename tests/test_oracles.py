@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cases import Case, cases, legal_sizes
+from calls import calls
+from cases import Case, cases
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from peers import needs, onnx_run, peer, tensorflow_run, torch_run
-from refused import ROWS, X
+from peers import needs, onnx_run, peer, refuses, tensorflow_run, torch_run
+from refused import ROWS
 
 import jdeconv
 
@@ -80,15 +81,6 @@ def test_their_tensors_are_arrays_too():
 # What is refused
 
 
-def refuses(call):
-    """The error that the call raises, or None."""
-    try:
-        call()
-    except Exception as error:  # TensorFlow's are of many kinds, some of them XLA's
-        return error
-    return None
-
-
 @needs_tf
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.tf])
 def test_tensorflow_refuses_what_is_refused_here(name):
@@ -97,48 +89,11 @@ def test_tensorflow_refuses_what_is_refused_here(name):
     assert refuses(lambda: getattr(module, row.function)(**row.call)), row.call
 
 
-INTS = st.integers(-1, 3)
-STEPS = st.one_of(
-    st.none(), INTS, st.lists(INTS, min_size=0, max_size=5), st.lists(st.integers(1, 3), min_size=2, max_size=2),
-    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.just(1)),
-)  # fmt: skip
-PAIR = st.lists(st.integers(-1, 4), min_size=1, max_size=2)
-PADDINGS = st.one_of(
-    st.sampled_from(["SAME", "VALID"]),
-    st.sampled_from(["same", "EXPLICIT", "FULL", ""]),
-    st.tuples(st.just([0, 0]), PAIR, PAIR, st.sampled_from([[0, 0], [0, 0], [0, 1]])),
-    st.lists(PAIR, min_size=0, max_size=5),
-)
-
-
 @needs_tf
 @settings(max_examples=settings.default.max_examples * 3)
-@given(
-    data=st.data(), strides=STEPS, padding=PADDINGS, kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    data_format=st.sampled_from(["NHWC", "NHWC", "NHWC", None, "NWHC"]),
-    filter_channels=st.tuples(st.integers(1, 4), st.sampled_from([4, 4, 4, 3])),
-)  # fmt: skip
-def test_tensorflow_agrees_on_what_is_refused(data, strides, padding, kernel, data_format, filter_channels):
+@given(call=calls())
+def test_tensorflow_agrees_on_what_is_refused(call):
     """Undilated, ungrouped calls, which TensorFlow's own CPU kernels judge, without oneDNN."""
-    w = np.zeros((*kernel, *filter_channels), np.float32)
-    spatial = data.draw(st.tuples(st.integers(0, 20), st.integers(0, 24)))
-    if data.draw(st.booleans()):  # most free draws are refused; aim at what is reachable
-        step = [2, 2] if strides is None or isinstance(strides, int) else [*strides, 1, 1, 1, 1][:4][-3:-1]
-        strides = strides if strides is not None else 2
-        step = [strides, strides] if isinstance(strides, int) else step
-        pads = (
-            [padding] * 2 if isinstance(padding, str) else [tuple(p) for p in [*padding, (0, 0), (0, 0), (0, 0)][1:3]]
-        )
-        if all(s > 0 for s in step) and all(p in ("SAME", "VALID") or len(p) == 2 for p in pads):
-            sizes = [legal_sizes(n, k, s, 1, p) for n, k, s, p in zip((5, 7), kernel, step, pads, strict=True)]
-            spatial = tuple(data.draw(st.sampled_from(options or [1])) for options in sizes)
-    shape = (data.draw(st.sampled_from([2, 2, 2, 2, 3])), *spatial,
-             data.draw(st.sampled_from([filter_channels[0]] * 4 + [filter_channels[0] + 1])))  # fmt: skip
-    if shape[3] % filter_channels[0] == 0 and shape[3] != filter_channels[0]:
-        shape = (*shape[:3], filter_channels[0])  # grouped: the CPU kernels refuse what XLA accepts
-    assume(all(shape))  # with an empty output TensorFlow skips its checks
-    call = {"value": X, "filter": w, "output_shape": shape, "strides": strides, "padding": padding,
-            "data_format": data_format}  # fmt: skip
     theirs = refuses(lambda: tf.compat.v1.nn.conv2d_transpose(**call))
     ours = refuses(lambda: jdeconv.conv2d_transpose(**call))
     assert bool(ours) == bool(theirs), f"{call}\nTensorFlow: {theirs}\njdeconv: {ours}"
