@@ -129,7 +129,6 @@ SAMPLES = {
     "k 3, s 2, dilated": Case(2, (8, 9), (3, 3), (2, 2), (2, 3), "SAME", (16, 18), 1, 12, 8),
     "k 2, s 2": Case(4, (16, 16), (2, 2), (2, 2), (1, 1), "VALID", (32, 32), 1, 24, 4),
     "groups": Case(2, (12, 12), (3, 3), (2, 2), (1, 1), "SAME", (24, 24), 3, 8, 4),
-    "1-D, k 16, s 8": Case(4, (64,), (16,), (8,), (1,), "SAME", (512,), 1, 16, 8),
 }
 DRAWS = {"of both signs": np.random.Generator.standard_normal, "positive": np.random.Generator.random}
 
