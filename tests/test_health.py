@@ -12,7 +12,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import Case, cases, refuses
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -87,6 +87,7 @@ def spoilt(case, role, where, shape, result, phases):
 
 # For a GPU two differ; lax's grouped kernel gradient is a batch_group_count there, in which XLA CPU smears over groups.
 @pytest.mark.parametrize(("method", "engine"), [*((m, e) for m in EVERY for e in ("oneDNN", "XLA")), ("gemm", "GPU")])
+@settings(max_examples=max(settings.default.max_examples // 2, 4))
 @given(
     case=cases(dtypes=("float32", "bfloat16"), most_groups=2, sizes={1: (6, 5), 2: (4, 4), 3: (2, 3)}),
     value=st.sampled_from([np.inf, np.nan]),
