@@ -138,7 +138,7 @@ def read(argument: str, tree: Any, library: str) -> Tree:
             continue
         parts = _parts(path, library)
         length = next((n for n in (2, 1) if "/".join(parts[-n:]) in LEAVES[library]), None)
-        if length is None or len(parts) == length:
+        if length is None or len(parts) <= length:
             raise refusal(
                 ValueError,
                 argument,

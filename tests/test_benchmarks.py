@@ -58,7 +58,8 @@ def test_a_wrong_peer_is_caught_and_not_timed():
     bad["broken"] = lambda *asked: 1 // 0
     records = {record.peer: record for record in measured(ODD, **bad)}
     assert {peer for peer, record in records.items() if record.wrong} == bad.keys()
-    assert {peer for peer, record in records.items() if record.ms is None} == bad.keys()
+    no_kernel = {"jdeconv:pallas"}  # for a CPU
+    assert {peer for peer, record in records.items() if record.ms is None} == bad.keys() | no_kernel
     assert [line.split(": ")[0] for line in report.wrongs(records.values())] == [
         "odd, float32, train, half",
         "odd, float32, train, off",

@@ -296,7 +296,7 @@ def test_a_closed_gate_leaves_all_to_lax(closed):
 
 def test_the_environment_switches_it_off(monkeypatch):
     monkeypatch.setenv("JDECONV_ONEDNN", "0")
-    spec = importlib.util.spec_from_file_location("jdeconv_onednn_again", _onednn.__file__)
+    spec = importlib.util.spec_from_file_location("jdeconv._onednn_again", _onednn.__file__)
     again = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(again)
     assert "JDECONV_ONEDNN=0" in again.unavailable()

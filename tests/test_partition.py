@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import P
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding
 
 import jdeconv
@@ -94,7 +95,9 @@ def test_what_is_sent(layout, kind):
 
 
 @pytest.mark.parametrize("layout", ["batch", "height and width"])
-@pytest.mark.parametrize("options", [dict(groups=2), *(dict(method=method) for method in METHODS)], ids=str)
+@pytest.mark.parametrize(
+    "options", [dict(groups=2), *(dict(method=name) for name in METHODS if name != "pallas")], ids=str
+)
 def test_what_is_sent_of_groups_and_by_every_method(layout, options):
     mesh = jax.make_mesh((4, 2), ("a", "b"), (AxisType.Auto,) * 2)
     assert check(*problem(**options), mesh, *TABLE[layout][:3]) == list(TABLE[layout][3:])
@@ -196,6 +199,7 @@ def test_programs_for_the_compilation_cache(tmp_path):
         found = check(*problem(), mesh, *TABLE["height and output channels"][:3])
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()  # else programs that can't be stored go on being stored
     assert all("all-gather" in each for each in found)
 
 
