@@ -34,8 +34,8 @@ COMMANDS = {
     "tpu-estimate": "benchmarks.tpu_estimate",
     "tpu-pallas": "benchmarks.tpu_pallas",
 }
-# Cases that lax needs little time for too.
 CHECKED = {True: 4, False: 24}  # problems, with and without --quick
+# Cases that lax needs little time for too.
 QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[0-2]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
 
 

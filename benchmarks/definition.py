@@ -63,7 +63,9 @@ class Verdict(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        return self.failed is not None or (self.error is not None and not self.error <= 1)  # so that NaN is wrong too
+        refused = self.method == "auto" and self.refused is not None
+        # Not <= 1, so that NaN is wrong too.
+        return refused or self.failed is not None or (self.error is not None and not self.error <= 1)
 
 
 def problems(count: int, seed: int = 0) -> Iterator[Problem]:

@@ -43,6 +43,7 @@ def blames_caller(function: Function) -> Function:
             refused = _REFUSED in vars(error) or traceback is None or traceback.tb_next is None
             if refused and _filtering():
                 error.with_traceback(_foreign(traceback))
+            del traceback  # whose frames hold this one, and so all arguments
             raise
 
     return cast(Function, call)

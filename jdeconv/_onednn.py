@@ -71,7 +71,7 @@ def use_onednn(enabled: bool) -> None:
     """Lets the programs compiled from now on call the oneDNN that jaxlib holds, or not; what is compiled stays.
 
     On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions
-    of jaxlib that they have covered, unless the program is exported or partitioned by XLA, or
+    of jaxlib that they have covered, unless the program is exported, or partitioned without being told how (README), or
     `jax_compilation_cache_dir` is set, as programs that call it can't be stored. Results differ by rounding only.
 
     Args:

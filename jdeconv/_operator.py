@@ -195,7 +195,8 @@ def _compute(
     choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
     engine = Engine(precision, np.dtype(problem.dtype), platform, onednn=name == "onednn")
-    return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
+    with jax.numpy_rank_promotion("allow"):  # inside, ranks differ on purpose
+        return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 
 
 @blames_caller
@@ -203,7 +204,8 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     program = program_of(context)
     devices, alone = program.devices, program.alone
     onednn = alone and platform == "cpu" and not program.exported
-    if not alone:  # the rules hold for one device
+    # The rules hold for one device. A part for a TPU is lax's: inside the partitioner nothing else was ever compiled.
+    if not alone or (platform == "tpu" and _partition.inside()):
         platform = "other"
     # A kernel may refuse a part, which inside XLA's partitioner nobody would understand.
     if devices > 1 and parameters["method"] != "pallas" and (known := with_devices(context)):

@@ -6,11 +6,12 @@ every mesh axis splits one letter of the sum (see `_operator`), or a spatial dim
 result lacks are summed over the devices at the end; split images are lent the rows that they need by their neighbours.
 """
 
+import contextvars
 import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -154,8 +155,20 @@ def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, int
 
 
 def _lower_part(context: Any, a: Any, b: Any, *, compute: Callable[..., jax.Array], wide: bool, **_: Any) -> Any:
-    with jax.enable_x64(wide):  # this is another thread, which has not the caller's settings
-        return lowered(compute, context, a, b)
+    token = _inside.set(True)
+    try:
+        with jax.enable_x64(wide):  # this is another thread, which has not the caller's settings
+            return lowered(compute, context, a, b)
+    finally:
+        _inside.reset(token)
+
+
+_inside = contextvars.ContextVar("inside", default=False)
+
+
+def inside() -> bool:
+    """Whether a device's part of a partitioned program is being lowered."""
+    return _inside.get()
 
 
 register_lowering(_part_p, _lower_part)
@@ -226,13 +239,22 @@ def _mesh_of(devices: Sequence[Any], shardings: Mapping[str, tuple[Any, int]]) -
     The program's own is not known here, nor would it do: of groups, XLA may split by part of an axis. So it has an axis
     for each prime factor of the number of devices, whose order matters where these differ.
     """
-    orders = dict.fromkeys(itertools.permutations(_primes(len(devices))))
-    for order in orders:
+    for order in _orders(_primes(len(devices))):
         mesh = jax.sharding.Mesh(np.array(devices).reshape(order), [f"axis{k}" for k in range(len(order))])
         specs = {role: _axes(*known, mesh) for role, known in shardings.items()}
         if all(spec is not None for spec in specs.values()):
             break
     return mesh, {role: spec or [()] * shardings[role][1] for role, spec in specs.items()}
+
+
+def _orders(factors: list[int]) -> Iterator[tuple[int, ...]]:
+    """The different orders of what may repeat: of eleven twos there is one."""
+    if not factors:
+        yield ()
+    for first in sorted(set(factors)):
+        rest = list(factors)
+        rest.remove(first)
+        yield from ((first, *order) for order in _orders(rest))
 
 
 def _primes(number: int) -> list[int]:

@@ -1,10 +1,13 @@
 """Every public function: wrong arguments are refused with the whole message, in four parts, at the user's line."""
 
+import contextlib
+import gc
 import importlib
 import inspect
 import pathlib
 import re
 import traceback
+import weakref
 
 import jax
 import numpy as np
@@ -190,3 +193,17 @@ def test_a_decorated_function_stays_itself():
 
     g = blames_caller(f)
     assert (g.__name__, g.__doc__, inspect.signature(g)) == ("f", "Text.", inspect.signature(f))
+
+
+def test_a_refusal_keeps_no_operand_alive():
+    x, w = jax.numpy.ones((1, 4, 4, 1)), jax.numpy.ones((2, 2, 1, 1))
+    alive = weakref.ref(x)
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            jdeconv.conv2d_transpose(x, w, None, strides=0)
+        del x
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jdeconv
 from jdeconv._formulations import METHODS, Engine, pallas
@@ -167,3 +168,18 @@ def test_auto_does_without_pallas(monkeypatch):
     monkeypatch.setattr(pallas, "available", lambda: False)
     chosen = jdeconv.explain(*WIDE, strides=2).passes[0].choices["tpu"]
     assert chosen.method != "pallas"
+
+
+def test_an_unknown_number_of_kernels_has_no_kernel():
+    """Exported for TPU: `auto` takes another way, and the method itself refuses it in words."""
+    (count,) = export.symbolic_shape("b")
+    x = jax.ShapeDtypeStruct((4, 32, 32, 64), "bfloat16")
+    w = jax.ShapeDtypeStruct((count, 2, 2, 64, 64), "bfloat16")
+
+    def f(method):
+        one = lambda x, w: jdeconv.conv2d_transpose(x, w, (4, 64, 64, 64), strides=2, method=method)  # noqa: E731
+        return export.export(jax.jit(jax.vmap(one, (None, 0))), platforms=["tpu"])
+
+    assert "tpu_custom_call" not in f("auto")(x, w).mlir_module()
+    with pytest.raises(NotImplementedError, match=r"^method='pallas': an unknown number of channels"):
+        f("pallas")(x, w)

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 import jdeconv
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
-from jdeconv._partition import halo, part, splits
+from jdeconv._partition import _orders, halo, part, splits
 
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
@@ -214,3 +214,8 @@ def test_shard_map_over_one_axis_of_three(kind, stride):
         for solution, out in zip(solutions(f), (P("m"), P("m"), P()), strict=True):
             each = jax.shard_map(solution, in_specs=(P("m"), P(), P("m")), out_specs=out, axis_names={"m"})
             np.testing.assert_array_equal(jax.jit(each)(*placed), solution(*operands))
+
+
+def test_the_orders_of_a_meshs_axes():
+    assert list(_orders([2, 2, 3])) == [(2, 2, 3), (2, 3, 2), (3, 2, 2)]
+    assert next(_orders([2] * 12)) == (2,) * 12

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from .._errors import refusal
 from .._geometry import Geometry
 from .._jax import tpu_interpreted
 from .._problem import Problem
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from . import Engine
 
 DTYPES = ("bfloat16", "float32")
+MOST_CHANNELS = 2**15  # planning takes an unknown number for a larger one
 KERNELS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 INTERPRET = "jax.experimental.pallas.tpu.force_tpu_interpret_mode()"
 
@@ -42,6 +44,8 @@ def supports(problem: Problem) -> str | None:
         return f"{problem.groups} groups; expected 1"
     if problem.dtype not in DTYPES:
         return f"{problem.dtype}; expected {' or '.join(DTYPES)}"
+    if max(problem.inputs, problem.outputs) > MOST_CHANNELS:
+        return f"an unknown number of channels, or more than {MOST_CHANNELS}; expected a known number up to that"
     sizes = (problem.batch, *geometry.input, *geometry.output)
     if unknown := [size for size in sizes if not isinstance(size, int)]:
         return f"the size {unknown[0]} is symbolic; expected a known number"
@@ -81,9 +85,10 @@ def in_plane(geometry: Geometry) -> Geometry:
     return Geometry(*((one, *sizes) for one, sizes in zip((1, 1, 1, 1, 1, 0), line, strict=True)))
 
 
-def refused(reason: str, mend: str = "Use method='auto'.") -> NotImplementedError:
+def refused(reason: str, mend: str = "Use method='auto'.") -> Exception:
     """The error of a kernel that can't do what it is asked for, as `_plan.choose` has it."""
-    return NotImplementedError(f"method='pallas': {reason}. {mend}")
+    problem, _, expected = reason.partition("; ")
+    return refusal(NotImplementedError, "method", "'pallas'", problem, expected, mend)
 
 
 @functools.cache
@@ -102,7 +107,4 @@ def _kernel(platform: str) -> ModuleType:
             "a program over several devices; expected one device's",
             "Use method='auto', or jax.shard_map over all axes.",
         )
-    name = f"{__package__}.{KERNELS[platform]}"
-    if importlib.util.find_spec(name) is None:
-        raise refused(f"no kernel for {platform.upper()}; expected a TPU")
-    return importlib.import_module(name)
+    return importlib.import_module(f"{__package__}.{KERNELS[platform]}")
