@@ -13,7 +13,7 @@ import jax
 
 from ._errors import HERE
 
-TESTED = "0.10.0 to 0.12.0.1"
+TESTED = "0.10.2 to 0.12.0.1"
 
 
 def _missing(name: str) -> ImportError:

@@ -31,7 +31,6 @@ from ._errors import blames_caller
 # may do. Before 0.12 (oneDNN 3.7) matrix products and depthwise convolutions can run parallel loops within parallel
 # loops, where XLA's threads wait for each other forever, or crash.
 TESTED = {
-    "0.10.0": ("convolution",),
     "0.10.2": ("convolution",),
     "0.12.0.1": ("convolution", "matrix product"),
 }

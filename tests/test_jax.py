@@ -68,7 +68,7 @@ def test_a_jax_that_lacks_it(lacking):
     else:
         assert found.stderr.splitlines()[-1] == (
             f"ImportError: JAX {jax.__version__}: it has no {LACKING[lacking]}; jdeconv expected that of JAX "
-            "0.10.0 to 0.12.0.1. Install one of these, or a jdeconv that knows this one."
+            "0.10.2 to 0.12.0.1. Install one of these, or a jdeconv that knows this one."
         )
 
 
