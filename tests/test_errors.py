@@ -86,7 +86,8 @@ FREE = {("initializers.bilinear", "key"), ("initializers.bicubic", "key")}  # it
 
 def public():
     """Name and arguments of what the package offers beyond other libraries' own arguments."""
-    for name in dir(jdeconv):
+    frameworks = {layer.partition(".")[0] for layer in LAYERS}  # modules that load one, which may be absent
+    for name in {*dir(jdeconv)} - frameworks:
         if callable(value := getattr(jdeconv, name)) and not inspect.isclass(value) and not name.startswith("_"):
             yield name, set(inspect.signature(value).parameters)
     for module in ("torch", "onnx", "keras", "lax", "convert", "initializers"):
