@@ -11,7 +11,6 @@ import argparse
 import fnmatch
 import functools
 import json
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from jdeconv._formulations import METHODS
 
 from . import tpu_program
 from .aside import Aside, Stopped
-from .cases import CASES, DTYPES, Case, sweep
+from .cases import CASES, Case, sweep
 from .report import number, table
 from .summary import geometric_mean
 from .tpu_cycles import Cycles, cycles
@@ -43,18 +42,9 @@ class Estimate(NamedTuple):
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks tpu-estimate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--cases", metavar="GLOB", default="*", help="only what has such a name, as in 'dcgan*'")
-    parser.add_argument("--sweep", action="store_true", help="the random geometries too")
-    parser.add_argument("--topology", choices=tpu_program.CHIPS, default="v5e:2x2", help="default: %(default)s")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: %(default)s")
+    parser = tpu_program.parser("tpu-estimate", __doc__, "the random geometries too")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one program; default: %(default)s")
     parser.add_argument("--auto", action="store_true", help="only what jdeconv chooses, not each of its methods")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"), help="%(default)s")
     return parser
 
 

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from jdeconv import _tpu_tiles
@@ -25,8 +24,9 @@ from jdeconv._formulations import METHODS
 from jdeconv._problem import Problem
 
 from . import tpu_program
-from .cases import CASES, DTYPES, Case, sweep
+from .cases import CASES, Case, sweep
 from .report import number, table
+from .summary import geometric_mean
 from .tpu_bundles import issue_cycles
 from .tpu_cycles import cycles
 
@@ -53,17 +53,7 @@ class Row(NamedTuple):
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks tpu-pallas",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--cases", metavar="GLOB", default="*", help="only what has such a name, as in 'dcgan*'")
-    parser.add_argument("--sweep", action="store_true", help="the random geometries instead of the named cases")
-    parser.add_argument("--topology", choices=tpu_program.CHIPS, default="v5e:2x2", help="default: %(default)s")
-    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: %(default)s")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"), help="%(default)s")
-    return parser
+    return tpu_program.parser("tpu-pallas", __doc__, "the random geometries instead of the named cases")
 
 
 def refusal(case: Case, dtype: str) -> str | None:
@@ -98,7 +88,7 @@ def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:
     others = lax if other == "lax" else cycles(tpu_program.compiled(case, other, "output", dtype, topology), chip).total
     moved = None
     if case.kind != "sweep" and not tpu_program.refusal(case, "phase", "output"):  # of many phases it compiles long
-        needed = sum(math.prod(shape) for shape in case.shapes) * (2 if dtype == "bfloat16" else 4)
+        needed = case.elements * (2 if dtype == "bfloat16" else 4)
         costs = tpu_program.program(case, "phase", "output", dtype, topology).cost_analysis()
         assert costs is not None
         moved = costs["bytes accessed"] / needed
@@ -120,8 +110,9 @@ def markdown(heading: str, rows: Sequence[Row], refused: Sequence[tuple[str, str
     parts = ["# The Pallas kernel on TPU: forward", f"{heading}. No times: nothing ran.", table(head, cells)]
     if rows:
         ratios = [row.total / row.lax for row in rows]
-        mean = number(float(np.exp(np.mean(np.log(ratios)))))
-        parts.append(f"Of lax's cycles: geometric mean {mean}, at most {number(max(ratios))}.")
+        parts.append(
+            f"Of lax's cycles: geometric mean {number(geometric_mean(ratios))}, at most {number(max(ratios))}."
+        )
     if refused:
         parts += ["## Not compiled", "\n".join(f"- {name}: {reason}" for name, reason in refused)]
     return "\n\n".join(parts) + "\n"

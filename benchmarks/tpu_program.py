@@ -1,8 +1,10 @@
 """Programs compiled ahead of time for a TPU that is not there, by the compiler in the package libtpu."""
 
+import argparse
 import functools
 import importlib
 import os
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -14,7 +16,7 @@ from jdeconv._formulations import METHODS, conv, taps
 from jdeconv._geometry import build
 from jdeconv._problem import Problem
 
-from .cases import Case
+from .cases import DTYPES, Case
 from .peer_jax import of_jdeconv, of_lax
 
 CHIPS = {"v5e:2x2": "v5e", "v6e:2x2": "v6e", "v4:2x2x1": "v4"}
@@ -24,6 +26,21 @@ MOST_OPERATIONS = 40
 """Convolutions or products in one program: beyond, compiling takes minutes."""
 MOST_TAPS = 150
 """Of a kernel in three dimensions: beyond, compiling lax's own takes minutes."""
+
+
+def parser(command: str, description: str | None, sweep: str) -> argparse.ArgumentParser:
+    """What every command that compiles for a TPU asks for; `sweep` says what its flag adds."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cases", metavar="GLOB", default="*", help="only what has such a name, as in 'dcgan*'")
+    parser.add_argument("--sweep", action="store_true", help=sweep)
+    parser.add_argument("--topology", choices=CHIPS, default="v5e:2x2", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="default: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"), help="%(default)s")
+    return parser
 
 
 @functools.cache

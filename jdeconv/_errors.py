@@ -26,6 +26,12 @@ def refusal(
     return error
 
 
+def unable(method: str, reason: str, mend: str = "Use method='auto'.") -> Exception:
+    """A method that can't do this case, for a reason as `supports` gives it: what is wrong; what was expected."""
+    problem, _, expected = reason.partition("; ")
+    return refusal(NotImplementedError, "method", repr(method), problem, expected, mend)
+
+
 def blames_caller(function: Function) -> Function:
     """What users call, or JAX for them: a refusal's traceback ends in their line, and shows no frame of this package.
 

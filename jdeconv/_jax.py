@@ -6,7 +6,7 @@ what only makes errors and profiles more readable may be missing.
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -122,9 +122,17 @@ def with_devices(context: Any) -> tuple[Any, tuple[Any, ...]] | None:
     return context.replace(module_context=module.replace(axis_context=where)), stand_ins
 
 
-def with_tokens(context: Any, effects: Any) -> Any:
-    """The context with tokens of its own, by which ordered effects are ordered that the primitive does not have."""
-    return context.replace(tokens_in=_needed("jax.interpreters.mlir.TokenSet").create(effects))
+def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, interpreted: bool = False) -> Any:
+    """`compute` on plain types, whatever mesh the caller has set: neither shardings nor varying axes are tracked."""
+    plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+    context = context.replace(avals_in=plain)
+    device = jax.sharding.get_abstract_mesh().abstract_device  # Pallas asks for it where no such device is there
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+        if interpreted:
+            # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
+            effects = jax.make_jaxpr(compute)(*plain).effects
+            context = context.replace(tokens_in=_needed("jax.interpreters.mlir.TokenSet").create(effects))
+        return lower_fun(compute, multiple_results=False)(context, *operands)
 
 
 def tpu_interpreted() -> bool:

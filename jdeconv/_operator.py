@@ -21,6 +21,7 @@ from ._geometry import Geometry
 from ._jax import (
     Primitive,
     defbilinear,
+    lowered,
     primitive_batchers,
     program_of,
     register_lowering,
@@ -217,12 +218,12 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
         context, stand_ins = known
         roles = _operands(result)
         split = _partition.partitioned(solve_part, parameters["geometry"], result, roles, LETTERS, stand_ins)
-        return _partition.lowered(split, context, a, b)
+        return lowered(split, context, a, b)
     compute = functools.partial(_compute, platform, onednn, **parameters)
     if not alone:
         compute = _gathering(compute, parameters["result"], program.mesh)
     interpreted = parameters["method"] == "pallas" and tpu_interpreted()
-    return _partition.lowered(compute, context, a, b, interpreted=interpreted)
+    return lowered(compute, context, a, b, interpreted=interpreted)
 
 
 def _gathering(compute: Any, result: str, mesh: jax.sharding.AbstractMesh) -> Any:

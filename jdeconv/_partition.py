@@ -20,7 +20,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 
 from ._geometry import Geometry
-from ._jax import Primitive, ShapedArray, lower_fun, register_lowering, with_tokens
+from ._jax import Primitive, ShapedArray, lowered, register_lowering
 
 Specs = Mapping[str, list[tuple[str, ...]]]
 """For each role, the mesh axes of each of its dimensions."""
@@ -140,18 +140,6 @@ def lent(x: jax.Array, dim: int, before: int, after: int, axes: tuple[str, ...],
 
 _part_p = Primitive("transposed_convolution_part")
 _part_p.def_abstract_eval(lambda a, b, *, compute, shape, dtype, wide: ShapedArray(shape, dtype))
-
-
-def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, interpreted: bool = False) -> Any:
-    """`compute` on plain types, whatever mesh the caller has set: neither shardings nor varying axes are tracked."""
-    plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
-    context = context.replace(avals_in=plain)
-    device = jax.sharding.get_abstract_mesh().abstract_device  # Pallas asks for it where no such device is there
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
-        if interpreted:
-            # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
-            context = with_tokens(context, jax.make_jaxpr(compute)(*plain).effects)
-        return lower_fun(compute, multiple_results=False)(context, *operands)
 
 
 def _lower_part(context: Any, a: Any, b: Any, *, compute: Callable[..., jax.Array], wide: bool, **_: Any) -> Any:

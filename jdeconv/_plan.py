@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
-from ._errors import refusal
+from ._errors import unable
 from ._problem import Problem
 from ._rules import RULES
 from ._rules.rule import Rule
@@ -39,8 +39,7 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
     problem = dataclasses.replace(problem, inputs=inputs, outputs=outputs)
     if method != AUTO:
         if reason := methods[method].supports(problem):
-            problem_there, _, expected = reason.partition("; ")
-            raise refusal(NotImplementedError, "method", repr(method), problem_there, expected, "Use method='auto'.")
+            raise unable(method, reason)
         return Choice(method, engine, None)
     here = (platform, engine, problem.result)
     for rule in RULES:

@@ -1,19 +1,11 @@
-"""What XLA makes of each pass on a GPU: compiled ahead of time for an H100, with no GPU present.
-
-Skipped where XLA's compiler for GPUs is not installed (pip install 'jdeconv[gpu-aot]'), unless JDECONV_GPU_AOT=1: then
-its absence is an error.
-"""
+"""What XLA makes of each pass on a GPU: compiled ahead of time for an H100, with no GPU present (see `h100`)."""
 
 import importlib.metadata
 import json
-import os
-import pathlib
-import sys
 
 import jax
 import pytest
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
+from h100 import compiles
 
 import jdeconv
 from benchmarks import __main__ as command
@@ -21,15 +13,6 @@ from benchmarks import gpu_kernels, gpu_program
 from benchmarks.cases import CASES, DTYPES, Case, cube
 from benchmarks.peer_jax import Operation, of_jdeconv, of_lax
 
-try:
-    gpu_kernels.h100()
-    ABSENCE = None
-except gpu_kernels.NoCompiler as error:
-    if os.environ.get("JDECONV_GPU_AOT") == "1":
-        raise
-    ABSENCE = str(error)
-
-compiles = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
 AUTO = of_jdeconv("auto")
 
 

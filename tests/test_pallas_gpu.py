@@ -1,16 +1,9 @@
-"""The kernel for GPUs: its numbers by interpretation, its lowering for CUDA, and its compilation for an H100.
-
-Without XLA's compiler for GPUs (pip install 'jdeconv[gpu-aot]') the last is skipped, unless JDECONV_GPU_AOT=1: then its
-absence is an error.
-"""
+"""The kernel for GPUs: numbers by interpretation, lowering for CUDA, compilation for an H100 (see `h100`)."""
 
 import contextlib
 import functools
 import math
-import os
-import pathlib
 import re
-import sys
 import types
 
 import jax
@@ -18,10 +11,9 @@ import numpy as np
 import oracle
 import pytest
 from cases import Case, cases
+from h100 import compiles
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
 import jdeconv
 from benchmarks import gpu_kernels
@@ -29,15 +21,6 @@ from benchmarks.cases import CASES, DTYPES
 from jdeconv._formulations import pallas, pallas_gpu
 from jdeconv._gpu_tiles import Tile
 
-try:
-    gpu_kernels.h100()
-    ABSENCE = None
-except gpu_kernels.NoCompiler as error:
-    if os.environ.get("JDECONV_GPU_AOT") == "1":
-        raise
-    ABSENCE = str(error)
-
-compiles = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
 drawn = functools.partial(cases, dtypes=("float32", "bfloat16"), ranks=(1, 2), most_groups=1, dilated=False)
 
 

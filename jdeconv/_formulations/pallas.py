@@ -4,7 +4,7 @@ Kernels see a plane: 1-D is 2-D of height 1, and the only group has no axis. A k
 
     transpose_conv(x, w, geometry, engine): x (n, h, w, i), w (kh, kw, o, i) -> (n, H, W, o), of type engine.dtype
 
-and raises NotImplementedError, by `refused`, for what it alone can't do. Pallas loads when a kernel is asked for.
+and raises NotImplementedError, by `unable`, for what it alone can't do. Pallas loads when a kernel is asked for.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from .._errors import refusal
+from .._errors import unable
 from .._geometry import Geometry
 from .._jax import tpu_interpreted
 from .._problem import Problem
@@ -85,12 +85,6 @@ def in_plane(geometry: Geometry) -> Geometry:
     return Geometry(*((one, *sizes) for one, sizes in zip((1, 1, 1, 1, 1, 0), line, strict=True)))
 
 
-def refused(reason: str, mend: str = "Use method='auto'.") -> Exception:
-    """The error of a kernel that can't do what it is asked for, as `_plan.choose` has it."""
-    problem, _, expected = reason.partition("; ")
-    return refusal(NotImplementedError, "method", "'pallas'", problem, expected, mend)
-
-
 @functools.cache
 def available() -> bool:
     """Whether there is a Pallas to load; it is not loaded."""
@@ -100,10 +94,11 @@ def available() -> bool:
 def _kernel(platform: str) -> ModuleType:
     if platform == "cpu":
         if not tpu_interpreted():
-            raise refused("no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
+            raise unable("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
         platform = "tpu"
     if platform not in KERNELS:
-        raise refused(
+        raise unable(
+            "pallas",
             "a program over several devices; expected one device's",
             "Use method='auto', or jax.shard_map over all axes.",
         )

@@ -18,9 +18,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import _tpu_tiles as tpu_tiles
+from .._errors import unable
 from .._geometry import Geometry
 from .._tpu_tiles import LANES, MOST_PRODUCTS, Line, Phase, Tiles
-from .pallas import refused
 
 if TYPE_CHECKING:
     from . import Engine
@@ -191,11 +191,11 @@ def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine:
     height, width = tpu_tiles.lines(geometry)
     products = width.kernel * height.kernel
     if products > MOST_PRODUCTS:
-        raise refused(f"{products} products written out; expected at most {MOST_PRODUCTS}")
+        raise unable("pallas", f"{products} products written out; expected at most {MOST_PRODUCTS}")
     sizes = x.shape[0], height, width, x.shape[-1], outputs, itemsize, x.dtype.itemsize, engine.dtype.itemsize
     if (tile := tpu_tiles.tiles(*sizes)) is None:
         needed = f"a row of {width.output} outputs and its {min(outputs, LANES)} channels exceed a TPU's VMEM"
-        raise refused(f"{needed}; expected at most {tpu_tiles.BUDGET >> 20} MiB")
+        raise unable("pallas", f"{needed}; expected at most {tpu_tiles.BUDGET >> 20} MiB")
     return tile
 
 
