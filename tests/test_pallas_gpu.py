@@ -12,7 +12,7 @@ import oracle
 import pytest
 from cases import Case, cases
 from h100 import compiles
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jdeconv
@@ -87,6 +87,46 @@ def test_tiles_of_any_size(case, rows, columns, terms):
         columns = (1, math.prod(columns))
     with interpreted(Tile(rows, *columns, *terms, warps=4, stages=2)):
         case.check(case.run("pallas"))
+
+
+@contextlib.contextmanager
+def watched():
+    """Lists of the places that loads read and stores write, each beside the size that it must be below."""
+    read, written = [], []
+
+    def watching(access, places):
+        def note(mask, *indices, sizes):
+            chosen = [np.broadcast_to(index, mask.shape)[mask] for index in indices]
+            places.append((sizes, np.stack(chosen, axis=1)))
+
+        def call(view, *operands, mask, **more):
+            indices = view.transforms[-1].indices
+            jax.debug.callback(functools.partial(note, sizes=view.ref.shape), mask, *indices)
+            return access(view, *operands, mask=mask, **more)
+
+        return call
+
+    original = pallas_gpu.triton
+    with pytest.MonkeyPatch.context() as patch:
+        fields = {**vars(original), "load": watching(original.load, read), "store": watching(original.store, written)}
+        patch.setattr(pallas_gpu, "triton", types.SimpleNamespace(**fields))
+        yield read, written
+
+
+@settings(max_examples=max(4, settings().max_examples // 2))  # a callback for each load takes its time
+@given(case=drawn(dtypes=("float32",)), rows=sizes(4, 16), columns=sizes(2, 8), terms=sizes((1, 2), (4, 2)))
+def test_reads_lie_inside_and_each_output_is_written_once(case, rows, columns, terms):
+    """What the interpreter would forgive: it clamps, wraps or drops what lies outside, and a GPU does not."""
+    x, w, _ = case.arrays()
+    with watched() as (read, written), interpreted(Tile(rows, 1, columns, *terms, warps=4, stages=2)):
+        jax.block_until_ready(case.function("pallas")(case.to_format(x), w))
+        jax.effects_barrier()
+    for shape, places in (*read, *written):
+        assert ((places >= 0) & (places < shape)).all(), str(case)
+    if not case.geometry.empty:
+        count = np.zeros(written[0][0], int)
+        np.add.at(count, tuple(np.concatenate([places for _, places in written]).T), 1)
+        assert (count == 1).all(), str(case)
 
 
 @given(case=drawn(dtypes=("float32",)), value=sizes(np.inf, np.nan))
