@@ -216,6 +216,10 @@ def refuses_conv(
     sizes = _sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation)
     if any(size == 1 < stride for size, stride in zip(sizes[1:-1], window_strides, strict=True)):
         return "a single position in a strided dimension"  # AVX-512's kernels read beyond the image there
+    taps = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
+    windows = zip(taps, rhs_dilation or (1,) * len(taps), window_strides, strict=True)
+    if any((k - 1) * d + 1 < stride for k, d, stride in windows):
+        return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     return _size_refused(sizes)
 
 

@@ -21,6 +21,8 @@ SAMPLE = dict(window_strides=(1, 2), padding=((1, 0), (0, 2)), dimension_numbers
 DOT = dict(dimension_numbers=(((1,), (0,)), ((), ())))
 
 
+UNSAFE = ("a single position in a strided dimension", "a stride beyond the kernel")
+
 PRODUCTS = "matrix product" in _onednn.TESTED.get(_onednn.version.__version__, ())
 
 
@@ -141,7 +143,7 @@ def test_convolutions_equal_the_definition(dtype, kind):
         draws = [draw_convolution(randoms, kind) for _ in range(10)]
         for shapes, arguments in draws:
             operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-            assert _onednn.refuses_conv(*operands, **arguments) in (None, "a single position in a strided dimension")
+            assert _onednn.refuses_conv(*operands, **arguments) in (None, *UNSAFE)
         check(draws, _onednn.conv, convolution, dtype)
 
 
@@ -200,7 +202,10 @@ def test_matrix_products_equal_the_definition(dtype):
         (((2, 5, 5, 2), (3, 3, 2, 4)), dict(batch_group_count=2), "batch_group_count=2"),
         (((0, 5, 5, 2), (3, 3, 2, 4)), {}, "(0, 5, 5, 2)"),
         (((1, 5, 5, 2), (3, 3, 1, 4)), dict(feature_group_count=2), "one input channel a group"),
-        (((2, 5, 1, 1), (5, 7, 1, 3)), dict(padding=((2, 2), (3, 3))), "a single position in a strided dimension"),
+        (((2, 5, 1, 1), (5, 7, 1, 3)), dict(padding=((2, 2), (3, 3))), UNSAFE[0]),
+        # By AVX-512 it writes 428 bytes beyond an array of 200752, and the heap is corrupt (jaxlib 0.10.2, 0.12.0.1).
+        (((2, 357, 158, 1), (1, 7, 1, 16)), dict(window_strides=(4, 2), padding=((0, 0), (2, 3))), UNSAFE[1]),
+        (((1, 9, 9, 2), (2, 2, 2, 4)), dict(window_strides=(4, 2), rhs_dilation=(2, 1)), UNSAFE[1]),
         pytest.param(
             ((1, 2, 5, 2), (3, 3, 2, 4)), dict(padding=((0, 0), (0, 0))), "result of (1, 0, ", marks=needs_onednn
         ),
