@@ -205,10 +205,10 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     program = program_of(context)
     devices, alone = program.devices, program.alone
     onednn = alone and platform == "cpu" and not program.exported
-    # The rules hold for one device. A part for a TPU is lax's: inside the partitioner nothing else was ever compiled.
+    # The rules hold for one device. A part for a TPU takes lax's program: no other was compiled there.
     if not alone or (platform == "tpu" and _partition.inside()):
         platform = "other"
-    # A kernel may refuse a part, which inside XLA's partitioner nobody would understand.
+    # A kernel asked for by name may refuse; from inside XLA's partitioner that would not reach the caller.
     if devices > 1 and parameters["method"] != "pallas" and (known := with_devices(context)):
         result = parameters["result"]
 
@@ -261,10 +261,19 @@ _partitioned = jax.jit(
 
 @transposed_convolution_p.def_impl
 def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
-    devices = {device for operand in (a, b) if hasattr(operand, "devices") for device in operand.devices()}
+    # jit moves what is not committed to a device to the default one.
+    devices = {device for operand in (a, b) if getattr(operand, "committed", False) for device in operand.devices()}
     if len(devices) > 1 and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _partitioned(a, b, **parameters)
-    platform = next(iter(devices)).platform if devices else jax.default_backend()
+    platform = next(iter(devices)).platform if devices else _default_platform()
     if len(devices) > 1:
         platform = "other"
     return _compiled(platform, platform == "cpu", a, b, **parameters)  # both call a GPU of either make "gpu"
+
+
+def _default_platform() -> str:
+    device = jax.config.jax_default_device
+    if isinstance(device, str):
+        device = jax.devices(device)[0]
+    platform: str = device.platform if device else jax.default_backend()
+    return platform

@@ -1,7 +1,9 @@
 """The primitive under every transformation, against the same transformation of a sum written tap by tap."""
 
+import collections
 import functools
 import itertools
+import types
 
 import chex
 import jax
@@ -298,3 +300,14 @@ def test_precision_is_read_when_called_not_when_compiled():
     with jax.default_matmul_precision("highest"):
         traced = jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, method="lax")).trace(x, w)
     assert "#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>" in traced.lower().as_text()
+
+
+@pytest.mark.parametrize("default", [None, "cpu", jax.devices("cpu")[0]], ids=["none", "name", "device"])
+@pytest.mark.parametrize(("committed", "wanted"), [(False, "cpu"), (True, "gpu")])
+def test_eager_calls_are_planned_for_where_jit_runs_them(committed, wanted, default, monkeypatch):
+    """What lies on a GPU without being committed to it, jit moves to the default device."""
+    device = collections.namedtuple("Device", "platform")("gpu")
+    operand = types.SimpleNamespace(committed=committed, devices=lambda: {device})
+    monkeypatch.setattr(_operator, "_compiled", lambda platform, onednn, *_, **__: (platform, onednn))
+    with jax.default_device(default):
+        assert _operator._eager(operand, operand) == (wanted, wanted == "cpu")
