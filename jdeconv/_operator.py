@@ -272,7 +272,7 @@ def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
 
 
 def _default_platform() -> str:
-    device = jax.config.jax_default_device
+    device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if isinstance(device, str):
         device = jax.devices(device)[0]
     platform: str = device.platform if device else jax.default_backend()
