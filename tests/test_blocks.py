@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import operator
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from jdeconv._formulations.blocks import (
     output_from_blocks,
     output_to_blocks,
     unit,
+    without_gaps,
 )
 
 
@@ -52,3 +54,15 @@ def test_stride_one_over_blocks_is_the_definition(case):
     y = oracle.transpose_conv(in_blocks, x, np.asarray(w_blocks))
     y = jax.jit(lambda y: output_from_blocks(y, geometry))(y[..., None, :])[..., 0, :]
     np.testing.assert_array_equal(y, oracle.transpose_conv(case, x, w))
+
+
+@given(case=cases(dtypes=("float32",), most_groups=1))
+def test_without_gaps_no_stride_is_beyond_the_kernel_and_the_input_gradient_is_the_same(case):
+    _, w, y = case.arrays()
+    y, reached = without_gaps(jax.numpy.asarray(y[..., None, :]), case.geometry)
+    assert all(map(operator.ge, reached.extent, reached.strides))
+    assert reached.output == y.shape[1:-2]
+    padding = tuple(zip(reached.low, reached.high, strict=True))
+    alone = dataclasses.replace(case, strides=reached.strides, padding=padding, out_sizes=reached.output)
+    found, want = oracle.input_grad(alone, w, np.asarray(y[..., 0, :])), oracle.input_grad(case, w, case.arrays()[2])
+    np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-12)

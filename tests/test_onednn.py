@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from jax import lax
 
+import jdeconv
 from jdeconv import _onednn
 
 needs_onednn = pytest.mark.skipif(_onednn.unavailable() is not None, reason=str(_onednn.unavailable()))
@@ -338,3 +339,15 @@ def test_each_device_calls_it_under_shard_map():
     )
     assert calls(split, x, w) == 1
     close(jax.jit(split)(x, w), theirs(x, w))
+
+
+@needs_onednn
+def test_a_stride_beyond_the_kernel_is_taken_from_the_image_first():
+    """oneDNN still has the convolution, over the rows and columns that taps reach."""
+    x, w = np.ones((2, 9, 8, 4), np.float32), np.random.default_rng(0).standard_normal((1, 3, 8, 4), np.float32)
+    f = lambda x, w: jdeconv.conv2d_transpose(x, w, None, (4, 2), method="lax")  # noqa: E731
+    pull = lambda x, w, y: jax.vjp(lambda x: f(x, w), x)[1](y)[0]  # noqa: E731
+    y = np.asarray(f(x, w)) ** 2
+    assert calls(pull, x, w, y) == 1
+    with jax.enable_x64(True):
+        close(jax.jit(pull)(x, w, y), jax.jit(pull)(*(v.astype("float64") for v in (x, w, y))))

@@ -6,6 +6,7 @@ taps is one tap of stride 1 whose output channels are the phases. Dilations abov
 but where the stride is 1 nothing changes. A kernel shorter than the stride reaches the first phases alone.
 """
 
+import dataclasses
 import itertools
 import math
 import operator
@@ -124,6 +125,30 @@ def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
     y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
     y = y.reshape(y.shape[0], *(b * s for b, s in zip(blocks, geometry.strides, strict=True)), *y.shape[-2:])
     return window(y, [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)], geometry.output)
+
+
+def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
+    """The outputs that some tap reaches alone, as of strides that the kernel's extent is not below.
+
+    >>> from jdeconv._geometry import build
+    >>> without_gaps(jax.numpy.arange(8.0).reshape(1, 8, 1, 1), build((2,), (2,), (4,), (1,), "VALID", (8,)))[0].ravel()
+    Array([0., 1., 4., 5.], dtype=float32)
+    """
+    cut = [e < s for e, s in zip(geometry.extent, geometry.strides, strict=True)]
+    if not any(cut):
+        return y, geometry
+    sizes = zip(
+        cut, geometry.extent, geometry.strides, geometry.low, geometry.output, unit(geometry).output, strict=True
+    )
+    # Of each: blocks, positions in one, those that are kept; the new low pad and stride; what fills up the blocks.
+    dims = [(b, s, e, low // s * e, e, low % s, b * s - o - low % s) if gap else (o, 1, 1, low, s, 0, 0)
+            for gap, e, s, low, o, b in sizes]  # fmt: skip
+    blocks, positions, kept, lows, strides, before, after = zip(*dims, strict=True)
+    n, rest = y.shape[0], y.shape[-2:]
+    y = pad(y, list(zip(before, after, strict=True))).reshape(n, *interleaved(blocks, positions), *rest)
+    y = window(y, (0,) * 2 * geometry.rank, interleaved(blocks, kept))
+    output = tuple(map(operator.mul, blocks, kept))
+    return y.reshape(n, *output, *rest), dataclasses.replace(geometry, output=output, strides=strides, low=lows)
 
 
 def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:

@@ -16,7 +16,7 @@ from .._geometry import Geometry, Size
 from .._problem import Problem
 from .._rules.gpu import FEW_GROUPS
 from . import as_lax
-from .blocks import one_channel_axis
+from .blocks import one_channel_axis, without_gaps
 
 if TYPE_CHECKING:
     from . import Engine
@@ -70,6 +70,8 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     """The strided convolution."""
     if engine.platform == "tpu":
         return as_lax.input_grad(w, y, geometry, engine)
+    if engine.onednn:
+        y, geometry = without_gaps(y, geometry)
     rank = geometry.rank
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))

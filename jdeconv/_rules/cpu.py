@@ -1,8 +1,8 @@
 """CPU: what was fastest, by XLA's convolutions or oneDNN's.
 
-Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least of
-interleaved runs, over 24 cases of networks and 64 random geometries (`benchmarks/cases.py`). Where an engine is named,
-it was measured with that one; a figure with another engine's is said to be so.
+Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least or
+the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/cases.py`). Where an
+engine is named, it was measured with that one; a figure with another engine's is said to be so.
 """
 
 from .._problem import Problem
@@ -12,14 +12,47 @@ MOST_TAPS = 512  # each is an operation where taps are added up one by one
 
 
 def from_one_channel(problem: Problem) -> bool:
-    """Each output channel comes from one input channel, as in depthwise; a single one is strided or in a volume."""
-    return problem.inputs == 1 and (problem.groups > 1 or strided(problem) or in_volume(problem))
+    """Each output channel comes from one input channel, as in depthwise, by up to 120 taps where the stride is 1.
+
+    A single group is strided or in a volume, with up to 60 blocks of taps.
+    """
+    if problem.inputs > 1:
+        return False
+    if problem.groups > 1:
+        return strided(problem) or problem.taps <= 120
+    return (strided(problem) or in_volume(problem)) and problem.blocks <= 60
+
+
+def from_few_channels_in_few_terms(problem: Problem) -> bool:
+    """Strided, from at most 5 channels a group, with at most 16 pairs of those and blocks of taps."""
+    return strided(problem) and problem.inputs <= 5 and problem.blocks * problem.inputs <= 16
 
 
 def to_few_channels(problem: Problem) -> bool:
     """Strided, to at most 3 channels a group, or 8 where blocks of taps are not full."""
     few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.filling > 1)
     return strided(problem) and few and problem.taps <= 128
+
+
+def to_few_by_many_taps(problem: Problem) -> bool:
+    """Stride 1, from 28 or more channels a group to at most 4, by 8 to 128 taps."""
+    return not strided(problem) and problem.inputs >= 28 and problem.outputs <= 4 and 8 <= problem.taps <= 128
+
+
+def little_work(problem: Problem) -> bool:
+    """One group, strided, less than 300 million operations: what each convolution costs beside its work counts."""
+    return problem.groups == 1 and strided(problem) and isinstance(problem.flops, int) and problem.flops < 3e8
+
+
+def little_in_one_block(problem: Problem) -> bool:
+    """One group, less than 300 million operations, kernel <= stride > 1, from 100 or more channels."""
+    return little_work(problem) and one_block(problem) and problem.inputs >= 100
+
+
+def little_by_phases(problem: Problem) -> bool:
+    """One group, less than 300 million operations, blocks not full, at most 9 phases, from twice the channels."""
+    narrowing = problem.inputs >= 2 * problem.outputs
+    return little_work(problem) and problem.filling > 1 and problem.phases <= 9 and narrowing
 
 
 def in_few_convolutions(problem: Problem) -> bool:
@@ -50,12 +83,19 @@ def few_channels(problem: Problem) -> bool:
 
 
 def few_taps_to_one(problem: Problem) -> bool:
-    """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap."""
-    return problem.taps <= 64 if few_channels(problem) else problem.outputs == 1 and problem.taps <= 32
+    """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap.
+
+    Depthwise 110 taps are, else 64 or, from more channels than two, 32; several outputs are with 16 pairs of the two.
+    """
+    if few_channels(problem):
+        return problem.taps <= (110 if problem.groups > 1 else 64)
+    if problem.outputs == 1:
+        return problem.taps <= 32
+    return problem.groups == 1 and strided(problem) and problem.taps * problem.outputs <= 16
 
 
 def large_depthwise(problem: Problem) -> bool:
-    """Depthwise, by full blocks of more taps than that."""
+    """Depthwise, strided, in full blocks of taps."""
     return problem.groups > 1 and few_channels(problem) and problem.filling == 1 and strided(problem)
 
 
@@ -80,17 +120,17 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 
 def few_terms(problem: Problem) -> bool:
-    """Groups, each with few pairs of channels times blocks of taps."""
+    """Groups, each with at most 24 pairs of channels times blocks of taps."""
     return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 24
 
 
 def few_terms_by_tap(problem: Problem) -> bool:
-    """Groups, each with few pairs of channels times taps."""
-    return problem.groups > 1 and problem.taps * problem.inputs * problem.outputs <= 24
+    """Groups, each with at most 110 pairs of channels times taps."""
+    return problem.groups > 1 and problem.taps * problem.inputs * problem.outputs <= 110
 
 
 def not_many_terms(problem: Problem) -> bool:
-    """As `few_terms`, with some more."""
+    """Groups, each with at most 64 pairs of channels times blocks of taps."""
     return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 64
 
 
@@ -136,8 +176,14 @@ def bfloat16_to_many(problem: Problem) -> bool:
 RULES = (
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
     Rule("cpu", "*", "output", few_terms, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 39; lax 50"),
+    Rule(
+        "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
+    ),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
+    Rule("cpu", "*", "output", to_few_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
+    Rule("cpu", "onednn", "output", little_in_one_block, "gemm", "1, 30x30, 145 to 27, k 2, s 8: 0.5; phase 0.7"),
+    Rule("cpu", "onednn", "output", little_by_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
     Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
     Rule("cpu", "xla", "output", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
