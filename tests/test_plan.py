@@ -78,9 +78,14 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
         ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "gemm taps gemm"),
         ((16, 16, 16), (2, 2), (128, 64), "gemm phase gemm", "phase lax gemm"),
         ((500,), (1024, 256), (513, 1), "phase phase gemm", "phase phase lax"),
-        ((80, 40), (1, 6), (11, 138), "gemm gemm gemm", "phase gemm gemm"),
+        ((80, 40), (1, 6), (11, 138), "gemm gemm gemm", "phase lax gemm"),
         ((8, 8), (16, 1), (28, 24), "gemm gemm gemm", "lax lax lax"),
         ((2000,), (7, 2), (229, 1), "gemm taps gemm", "gemm taps gemm"),
+        ((20, 20), (6, 7), (4, 33), "taps gemm gemm", "taps lax gemm"),
+        ((66, 66), (8, 1), (37, 4), "gemm lax lax", "gemm lax lax"),
+        ((6, 6), (4, 3), (213, 70), "phase lax lax", "gemm lax lax"),
+        ((12, 12), (2, 8), (145, 27), "gemm gemm gemm", "gemm lax gemm"),
+        ((900,), (5, 5), (170, 3), "gemm taps gemm", "gemm taps gemm"),
     ],
 )
 def test_the_choice_on_cpu(size, steps, channels, xla, onednn):

@@ -24,8 +24,12 @@ def from_one_channel(problem: Problem) -> bool:
 
 
 def from_few_channels_in_few_terms(problem: Problem) -> bool:
-    """Strided, from at most 5 channels a group, with at most 16 pairs of those and blocks of taps."""
-    return strided(problem) and problem.inputs <= 5 and problem.blocks * problem.inputs <= 16
+    """Strided, from at most 5 channels a group, with at most 16 pairs of those and blocks of taps.
+
+    A single group is to more than 3 channels.
+    """
+    few = problem.inputs <= 5 and problem.blocks * problem.inputs <= 16
+    return strided(problem) and few and (problem.groups > 1 or problem.outputs > 3)
 
 
 def to_few_channels(problem: Problem) -> bool:
@@ -194,8 +198,8 @@ RULES = (
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
-    Rule("cpu", "*", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
-    Rule("cpu", "*", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
+    Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
+    Rule("cpu", "xla", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
     Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
     Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
@@ -204,7 +208,6 @@ RULES = (
     Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
-    Rule("cpu", "onednn", "kernel", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 12; lax 40, gemm 70"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
     Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
