@@ -8,7 +8,7 @@ import numpy as np
 
 from ._geometry import Geometry
 from ._operator import solve
-from ._sharding import on_mesh
+from ._sharding import Dimension, channels, on_mesh
 
 
 def transpose_conv(
@@ -17,7 +17,7 @@ def transpose_conv(
     """y from x `(n, *in, c_in)` and w `(*k, c_out / groups, c_in)`; x and y have their channels at `channel_axis`.
 
     `parameters` are those of `solve`. On a mesh with explicit axes the batch and the spatial dimensions are split as
-    those of x are, channels as those of w's outputs, or x's where there are groups.
+    those of x are, channels as those of w's outputs, where there are groups as those of x and of w.
     """
     batch, in_channels, group_outputs = x.shape[0], x.shape[channel_axis], w.shape[-2]
 
@@ -28,12 +28,11 @@ def transpose_conv(
         y = solve("output", geometry, input=x, kernel=w, **parameters)
         return jnp.moveaxis(y.reshape(batch, *geometry.output, groups * group_outputs), -1, channel_axis)
 
-    units: list[Any] = [batch, *geometry.output]
-    units.insert(channel_axis, groups if groups > 1 else group_outputs)
-    sources = [(0, axis) for axis in range(geometry.rank + 2)]  # which operand's dimension each of the result's has
-    if groups == 1:
-        sources[channel_axis] = (1, geometry.rank)
-    return on_mesh(compute, x, w, tuple(sources), tuple(units))
+    sizes: list[Any] = [batch, *geometry.output]
+    sizes.insert(channel_axis, groups * group_outputs)
+    dimensions = [Dimension(size, ((0, axis),)) for axis, size in enumerate(sizes)]
+    dimensions[channel_axis] = channels(sizes[channel_axis], groups, channel_axis, geometry.rank, geometry.rank + 1)
+    return on_mesh(compute, x, w, dimensions)
 
 
 def with_bias(y: jax.Array, bias: jax.Array | None, channel_axis: int) -> jax.Array:

@@ -19,7 +19,7 @@ from ._errors import refusal
 from ._geometry import Geometry, Undecidable, at_least_zero, holds
 from ._operands import described, dtype_of
 from ._operator import solve
-from ._sharding import on_mesh
+from ._sharding import Dimension, channels, on_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Operands:
                       dtype=dtype, precision=precision, method=method)  # fmt: skip
             return y.reshape(batch, *geometry.output, out).transpose(order)
 
-        units = [batch, *geometry.output, groups if groups > 1 else out]
-        sources = [(0, axis) for axis in (batch_axis, *spatial, channel_axis)]
-        if groups == 1:
-            sources[-1] = (1, self.kernel_axes[0])
-        laid_out = (tuple(sources[axis] for axis in order), tuple(units[axis] for axis in order))
-        return on_mesh(compute, self.lhs, self.rhs, *laid_out)
+        sizes = (batch, *geometry.output)
+        dimensions = [
+            *(Dimension(size, ((0, axis),)) for size, axis in zip(sizes, (batch_axis, *spatial), strict=True)),
+            channels(out, groups, channel_axis, self.kernel_axes[0], self.numbers.rhs_spec[0]),
+        ]
+        return on_mesh(compute, self.lhs, self.rhs, [dimensions[axis] for axis in order])
 
     def _operators_kernel(self, rhs: jax.Array) -> jax.Array:
         """As `(*k, o, g, i)`, the first tap first."""

@@ -1,37 +1,62 @@
 """Meshes with explicit axes, where shardings are part of the types: which one the result has."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 
-def on_mesh(
-    compute: Callable[[jax.Array, jax.Array], jax.Array],
-    x: jax.Array,
-    w: jax.Array,
-    sources: tuple[tuple[int, int], ...],
-    units: tuple[Any, ...],
-) -> jax.Array:
-    """`compute(x, w)`, also where `x` or `w` lives on explicit mesh axes.
+class Dimension(NamedTuple):
+    """One of the result's."""
 
-    Dimension d of the result keeps the mesh axes of `sources[d]`, an operand (0: x, 1: w) and its dimension, if they
-    divide `units[d]`, its size or its number of groups. An axis that does not, or that an earlier dimension has, is
-    dropped: that dimension is gathered. Dimensions that only the operands have are summed over the devices.
+    size: Any
+    sources: tuple[tuple[int, int], ...]
+    """Whose mesh axes it keeps, in this order: an operand (0: x, 1: w) and a dimension of it."""
+    groups: int = 1
+    """Into how many blocks it falls, of which a device gets some, or an equal part of one."""
+
+    def splits(self, parts: int) -> bool:
+        whole = self.groups % parts == 0 or parts % self.groups == 0
+        return whole and bool(self.size % parts == 0)
+
+
+def channels(size: Any, groups: int, x_channels: int, w_outputs: int, w_groups: int) -> Dimension:
+    """The result's channels, where `w_groups` is the dimension of w that has the groups in it.
+
+    Groups are where those of x are, or else those of w; outputs that w has split take what is left.
+    """
+    sources = ((0, x_channels), (1, w_groups), (1, w_outputs)) if groups > 1 else ((1, w_outputs),)
+    return Dimension(size, sources, groups)
+
+
+def on_mesh(
+    compute: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, dimensions: Iterable[Dimension]
+) -> jax.Array:
+    """`compute(x, w)`, whose result has these dimensions, also where `x` or `w` lives on explicit mesh axes.
+
+    A dimension of the result keeps the mesh axes of its sources if they split it evenly. Those that don't, or that an
+    earlier dimension has, are dropped: that dimension is gathered. Dimensions that only the operands have are summed
+    over the devices.
     """
     types = [jax.typeof(operand).sharding for operand in (x, w)]
     mesh = next((kind.mesh for kind in types if kind.mesh.explicit_axes), None)
     if mesh is None:
         return compute(x, w)
-    specs = [list(kind.spec) if kind.mesh.explicit_axes else [None] * len(units) for kind in types]
+    specs = [
+        list(kind.spec) if kind.mesh.explicit_axes else [None] * v.ndim for kind, v in zip(types, (x, w), strict=True)
+    ]
     kept: list[tuple[str, ...]] = []
-    for unit, (operand, dimension) in zip(units, sources, strict=True):
-        entry = specs[operand][dimension]
-        axes = (entry,) if isinstance(entry, str) else tuple(entry or ())
-        parts = math.prod(mesh.shape[axis] for axis in axes)
-        free = not any(axis in used for axis in axes for used in kept)
-        kept.append(axes if free and unit % parts == 0 else ())
+    for dimension in dimensions:
+        axes: tuple[str, ...] = ()
+        for operand, source in dimension.sources:
+            entry = specs[operand][source]
+            more = (entry,) if isinstance(entry, str) else tuple(entry or ())
+            wider = tuple(dict.fromkeys((*axes, *more)))
+            taken = any(axis in used for axis in wider for used in kept)
+            if not taken and dimension.splits(math.prod(mesh.shape[axis] for axis in wider)):
+                axes = wider
+        kept.append(axes)
     sharding = NamedSharding(mesh, PartitionSpec(*(axes or None for axes in kept)))
     return jax.sharding.auto_axes(compute, axes=mesh.explicit_axes, out_sharding=sharding)(x, w)

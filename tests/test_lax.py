@@ -1,6 +1,7 @@
 """jdeconv.lax.conv_transpose against the live jax.lax.conv_transpose: values and both gradients, in float64."""
 
 import dataclasses
+import functools
 import itertools
 import re
 
@@ -285,6 +286,22 @@ def test_a_mesh_with_explicit_axes():
         x, w = jax.device_put(x, jax.P("data")), jax.device_put(w, jax.P(None, None, None, "model"))
         y = jdeconv.lax.conv_transpose(x, w, (2, 2), "SAME", dimension_numbers=numbers)
         assert jax.typeof(y).sharding.spec == jax.P("model", "data", None, None)
+        np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [jax.P(None, None, None, "model"), jax.P(None, None, "model")], ids=str)
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+def test_groups_on_a_mesh_with_explicit_axes(transpose_kernel, spec):
+    """The result's channels are split as those that hold the kernel's groups, or its outputs."""
+    x, w = Call((4, 3, 5, 4), (3, 3, 2, 4), (2, 2), "SAME").arrays(np.float32)
+    f = functools.partial(jdeconv.lax.conv_transpose, strides=(2, 2), padding="SAME",
+                          transpose_kernel=transpose_kernel, feature_group_count=2)  # fmt: skip
+    want = f(x, w)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        y = f(jax.device_put(x, jax.P("data")), jax.device_put(w, spec))
+        summed = spec != jax.P(None, None, None, "model") and not transpose_kernel  # over the input's channels
+        assert jax.typeof(y).sharding.spec == jax.P("data", None, None, None if summed else "model")
         np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
 
 

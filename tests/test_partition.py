@@ -71,13 +71,13 @@ def split(mesh, operands, *specs):
     return [jax.device_put(v, NamedSharding(mesh, spec)) for v, spec in zip(operands, specs, strict=True)]
 
 
-def check(operands, f, mesh, *specs):
-    """That all three results equal those of one device; what is sent for each."""
+def check(operands, f, mesh, *specs, asked=(None,) * 3, sent=sent):
+    """That all three results equal those of one device; what is sent for each, where they are `asked` to be."""
     found = []
     with jax.set_mesh(mesh):
         placed = split(mesh, operands, *specs)
-        for solution in solutions(f):
-            compiled = jax.jit(solution).lower(*placed).compile()
+        for solution, spec in zip(solutions(f), asked, strict=True):
+            compiled = jax.jit(solution, out_shardings=spec).lower(*placed).compile()
             found.append(sent(compiled))
             np.testing.assert_array_equal(compiled(*placed), solution(*operands))
     return found
@@ -92,6 +92,45 @@ def test_what_is_sent(layout, kind):
     if layout == "batch and filter on one axis" and kind == "explicit":  # the gradient's type says where it is
         expected[2] = SUM
     assert check(*problem(), mesh, *specs) == expected
+
+
+# Groups, which are in the filter's last dimension: how many, the axes of the batch, of x's channels, of the filter and
+# of y's channels, and which images are sent for the gradient in x, a device having a group's outputs or part of them.
+GROUPED = {
+    "a group each": (4, None, "a", P(None, None, None, "a"), "a", {}),
+    "two groups each": (8, None, "a", P(None, None, None, "a"), "a", {}),
+    "a group each of a whole input": (4, None, None, P(None, None, None, "a"), "a", {}),
+    "two groups each, the filter split in each": (4, None, None, P(None, None, "b"), "b", {}),
+    "half a group each": (2, None, None, P(None, None, "a"), "a", SUM),
+    "half a group each, on two axes": (4, None, None, P(None, None, "b", "a"), ("a", "b"), SUM),
+    "batch and a group each": (4, "b", None, P(None, None, None, "a"), "a", {}),
+    "batch and half a group each": (2, "b", None, P(None, None, "a"), "a", SUM),
+}
+
+
+def sent_of_images(compiled):
+    """By collectives that have more elements than any filter here."""
+    results = re.findall(r"\[([\d,]+)\][^[\]()]*(?:, [^()]*\))?" + COLLECTIVE.pattern, compiled.as_text())
+    return dict(collections.Counter(name for shape, name in results if np.prod([*map(int, shape.split(","))]) > 9 * 64))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layout", GROUPED)
+def test_what_is_sent_of_groups_with_split_outputs(layout, kind):
+    """No input and no output: a device has those of its own groups. Their gradients are asked to be where they are."""
+    groups, batch, inputs, filter_spec, outputs, input_grad = GROUPED[layout]
+    x_spec, y_spec = P(batch, None, None, inputs), P(batch, None, None, outputs)
+    operands, f = problem(groups)
+    mesh = jax.make_mesh((4, 2), ("a", "b"), (KINDS[kind],) * 2)
+    asked = [NamedSharding(mesh, spec) for spec in (y_spec, y_spec, filter_spec)]
+    if kind == "explicit":
+        asked = (None,) * 3  # types say it
+        with jax.set_mesh(mesh):
+            assert jax.typeof(f(*split(mesh, operands[:2], x_spec, filter_spec))).sharding.spec == y_spec
+        if inputs is None:  # of a whole input it is whole
+            input_grad = input_grad | {"all-gather": 1}
+    found = check(operands, f, mesh, x_spec, filter_spec, y_spec, asked=asked, sent=sent_of_images)
+    assert found == [{}, input_grad, {}]
 
 
 @pytest.mark.parametrize("layout", ["batch", "height and width"])
