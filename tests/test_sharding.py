@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import RUN_HERE
 from jax import P
 from jax.sharding import AxisType, NamedSharding
+from quick import jit
 
 import jdeconv
 
@@ -153,6 +155,29 @@ def test_shard_map_over_the_batch_with_a_replicated_kernel(wrap, groups, kind):
         x = jax.device_put(x, NamedSharding(mesh, P("a")))
         mapped = jax.shard_map(f, in_specs=(P("a"), P()), out_specs=P("a"), check_vma=True)
         close((wrap(mapped)(x, w), *wrap(gradients(mapped))(x, w)), wanted)
+
+
+@pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
+@pytest.mark.parametrize("method", ["auto", *RUN_HERE])
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
+def test_shard_map_by_every_method_and_vmap_inside(kind, method, axes):
+    """Images split, kernels whole; gradients taken inside, where a kernel's is summed, and outside."""
+    rng = np.random.default_rng(0)
+    stack = lambda axis, *shape: rng.integers(-3, 4, (3, *shape)[axis is None :]).astype("float32")  # noqa: E731
+    x, w = stack(axes[0], 8, 4, 3, 2), stack(axes[1], 2, 2, 2, 2)  # whole numbers: all sums are exact
+    one = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, method=method)  # noqa: E731
+    f = one if axes == (None, None) else jax.vmap(one, axes)
+    wanted = f(x, w), *gradients(f)(x, w)
+    split = P(("a", "b")) if axes[0] is None else P(None, ("a", "b"))
+    out = split if axes == (None, None) else P(None, ("a", "b"))
+    mesh = jax.make_mesh((4, 2), ("a", "b"), (kind,) * 2)
+    with jax.set_mesh(mesh):
+        x, w = (jax.device_put(v, NamedSharding(mesh, spec)) for v, spec in ((x, split), (w, P())))
+        mapped = jax.shard_map(f, in_specs=(split, P()), out_specs=out, check_vma=True)
+        inside = jax.shard_map(gradients(f), in_specs=(split, P()), out_specs=(split, P()), check_vma=True)
+        found = jit(lambda x, w: (mapped(x, w), gradients(mapped)(x, w), inside(x, w)))(x, w)
+    for got in (found[0], *found[1]), (found[0], *found[2]):
+        jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
 def test_shard_map_with_input_channels_split_and_summed():
