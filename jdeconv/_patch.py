@@ -1,7 +1,6 @@
 """`jax.lax`'s transposed convolutions routed through jdeconv, so that a model need not be edited to train fast."""
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import threading
@@ -27,7 +26,9 @@ def patch() -> "Patch":
 
     As a function it takes effect at once, in every thread, until the `restore()` of what it returns. In a `with`
     statement it is for the thread (or `asyncio` task) that entered, as JAX's own context managers are, until the block
-    ends; a generator that is suspended inside leaves its caller in it. Both nest, in any order.
+    ends; a generator that is suspended inside leaves its caller in it. (The function has been called by then, so what
+    another thread traces just between the call and the entry is routed too.) Both nest, in any order, and what is
+    returned may be entered again, in its own block or after it.
 
     What is routed: calls of `jax.lax.conv_transpose`, and those calls of `jax.lax.conv_general_dilated` that are
     transposed convolutions: some `lhs_dilation` above 1, all `window_strides` 1, `batch_group_count` 1, no
@@ -58,49 +59,60 @@ def patch() -> "Patch":
 
 
 class Patch:
-    """One call of `patch`: in effect everywhere, or in the `with` block that it was given to, until restored."""
+    """One call of `patch`: in effect everywhere, or in the `with` blocks that it was given to, until restored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._undo = contextlib.ExitStack()
+        self._blocks: list[_Block] = []  # entered and not left
+        self._everywhere = contextlib.ExitStack()
         _wrappers.hold(everywhere=True)
-        self._undo.callback(_wrappers.release, everywhere=True)
+        self._everywhere.callback(_wrappers.release, everywhere=True)
 
     def restore(self) -> None:
-        """Ends it; nothing happens if it has ended."""
+        """Ends it, also in blocks that are not left yet; nothing happens if it has ended."""
         with self._lock:
-            self._undo.close()
+            self._everywhere.close()
+            while self._blocks:
+                self._blocks.pop().end()
 
     def __enter__(self) -> "Patch":
         with self._lock:
-            here = contextlib.ExitStack()
-            here.enter_context(handling(ROUTES))
-            self._undo.close()
-            self._undo = here
+            self._blocks.append(_Block(ROUTES))
+            self._everywhere.close()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.restore()
+        with self._lock:
+            here = [block for block in _here.get() if block in self._blocks]
+            if candidates := here or self._blocks:  # left in a thread or task where none was entered: any
+                left = candidates[-1]
+                self._blocks.remove(left)
+                left.end()
 
 
 @contextlib.contextmanager
 def handling(handlers: Handlers) -> Iterator[None]:
     """In this thread or task, `handlers` instead of the functions of `jax.lax` that they are named for."""
     block = _Block(handlers)
-    _wrappers.hold()
-    _here.set((*_here.get(), block))
     try:
         yield
     finally:
-        block.ended = True  # where it was entered, too, if that was in another thread or task
+        block.end()
+
+
+class _Block:
+    """In effect in the thread or task that made it, until it ends, be it elsewhere."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
+        self.ended = False
+        _wrappers.hold()
+        _here.set((*_here.get(), self))
+
+    def end(self) -> None:
+        self.ended = True  # where it was made, too, if that was in another thread or task
         _here.set(tuple(other for other in _here.get() if not other.ended))
         _wrappers.release()
-
-
-@dataclasses.dataclass(eq=False)
-class _Block:
-    handlers: Handlers
-    ended: bool = False
 
 
 _here: ContextVar[tuple[_Block, ...]] = ContextVar("jdeconv_patch", default=())

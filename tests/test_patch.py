@@ -1,8 +1,10 @@
 """jdeconv.patch: what is routed and what is not, with lax's results, types and errors; restored, nested, in threads."""
 
 import asyncio
+import contextlib
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +170,37 @@ def test_with_restores_and_nests():
     assert not routed(dilated, X, W)
 
 
+def test_one_object_nests_and_is_entered_again():
+    patch = jdeconv.patch()
+    with patch:
+        with patch:
+            assert routed(transposed, X, W)
+        assert routed(transposed, X, W)
+    assert not routed(transposed, X, W)
+    with patch, patch:
+        patch.restore()  # of all blocks
+        assert not routed(transposed, X, W)
+    with patch:
+        assert routed(transposed, X, W)
+    assert not routed(transposed, X, W)
+
+
+def test_one_object_in_two_threads_and_left_in_a_third():
+    """Whoever leaves ends their own block."""
+    patch = jdeconv.patch()
+
+    def briefly():
+        with patch:
+            return routed(transposed, X, W)
+
+    with patch:
+        assert in_thread(briefly)
+        assert routed(transposed, X, W)
+        assert not in_thread(lambda: routed(transposed, X, W))
+    in_thread(patch.__enter__)
+    patch.__exit__(None, None, None)
+
+
 def test_the_function_lasts_until_restored():
     """Whether or not what it returns is kept, and in whatever order several are restored."""
     first, second = jdeconv.patch(), jdeconv.patch()
@@ -237,7 +270,7 @@ def test_with_is_for_its_thread_and_the_function_for_all():
     undo = in_thread(jdeconv.patch)
     assert seen()
     assert in_thread(seen)
-    with undo:  # from now on, here alone
+    with undo:  # from now on, here alone; so is one that is called and entered in a line
         assert seen()
         assert not in_thread(seen)
     assert not seen()
@@ -264,24 +297,23 @@ def test_tasks():
 
 
 def test_many_threads_enter_and_leave():
-    failures, start = [], threading.Barrier(8)
+    threads = 8
+    failures, in_step = [], threading.Barrier(threads, timeout=60)
 
     def work(number):
-        start.wait()
         for turn in range(20):
-            if (number + turn) % 2:
-                with jdeconv.patch():
-                    found = routed(transposed, X, W)
-            else:
-                found = not routed(transposed, X, W)
-            if not found:
-                failures.append((number, turn))
+            with contextlib.ExitStack() as stack:
+                patched = bool((number + turn) % 2)
+                if patched:
+                    stack.enter_context(jdeconv.patch())
+                in_step.wait()  # until everyone has entered, calls to do so hold everywhere
+                if routed(transposed, X, W) != patched:
+                    failures.append((number, turn))
+                in_step.wait()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, number) for number in range(threads)]:
+            done.result()
     assert failures == []
 
 
