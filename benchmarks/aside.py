@@ -14,7 +14,12 @@ class Stopped(Exception):
 def _serve(connection: Connection) -> None:
     while True:
         function, arguments = connection.recv()
-        connection.send(function(*arguments))
+        try:
+            answer = True, function(*arguments)
+        except Exception as error:
+            first_line = str(error).partition("\n")[0]
+            answer = False, f"raised {type(error).__name__}: {first_line}"  # the error itself may not pickle
+        connection.send(answer)
 
 
 class Aside:
@@ -26,7 +31,7 @@ class Aside:
         self._connection: Connection | None = None
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What it returns. Raises Stopped."""
+        """What it returns. Raises Stopped, be it for an exception of the function's."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
             self._connection, theirs = context.Pipe()
@@ -34,16 +39,19 @@ class Aside:
             self._process.start()
             theirs.close()
         assert self._connection is not None
-        self._connection.send((function, arguments))
         start = time.monotonic()
         try:
-            if self._connection.poll(self._seconds):
-                return self._connection.recv()
-        except EOFError:
+            self._connection.send((function, arguments))
+            if not self._connection.poll(self._seconds):
+                self.close()
+                raise Stopped(f"stopped after {self._seconds:.0f} s")
+            done, answer = self._connection.recv()
+        except (EOFError, OSError):
             self.close()
             raise Stopped(f"aborted after {time.monotonic() - start:.0f} s") from None
-        self.close()
-        raise Stopped(f"stopped after {self._seconds:.0f} s")
+        if not done:
+            raise Stopped(answer)
+        return answer
 
     def close(self) -> None:
         if self._process is not None:

@@ -116,6 +116,17 @@ def test_a_program_that_the_compiler_aborts_on_ends_no_other():
     with pytest.raises(Stopped, match=r"^aborted after [0-9]+ s$"):
         aside(os.abort)
     assert aside(math.sqrt, 9) == 3
+    process = aside._process
+    with pytest.raises(Stopped, match=r"^raised ValueError: "):  # an exception is none of the compiler's aborts
+        aside(math.sqrt, -1)
+    with pytest.raises(Stopped, match=r"^raised RuntimeError: one$"):
+        aside(exec, "raise RuntimeError('one\\ntwo')")
+    assert aside(math.sqrt, 16) == 4
+    assert aside._process is process
+    process.kill()
+    process.join()
+    with pytest.raises(Stopped, match=r"^aborted after 0 s$"):
+        aside(math.sqrt, 4)
     aside.close()
     with pytest.raises(Stopped, match=r"^stopped after 1 s$"):
         Aside(1)(time.sleep, 60)
