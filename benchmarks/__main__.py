@@ -15,6 +15,7 @@ report is results.md and results.json.
 import argparse
 import fnmatch
 import importlib
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -142,4 +143,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.environ["KERAS_BACKEND"] = "jax"  # read when Keras is first imported, be it by TensorFlow
     sys.exit(main())

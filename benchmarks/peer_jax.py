@@ -91,6 +91,8 @@ def of_keras(case: Case) -> Operation:
     if case.groups > 1:
         raise NotImplementedError("keras.ops.conv_transpose has no groups")
     keras = importlib.import_module("keras")
+    if (backend := keras.backend.backend()) != "jax":  # whoever imported it first chose that
+        raise NotImplementedError(f"Keras runs on {backend} in this process")
 
     def apply(case: Case, x: jax.Array, w: jax.Array) -> jax.Array:
         return keras.ops.conv_transpose(x, w, case.stride, "same", data_format="channels_last")

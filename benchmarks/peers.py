@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from .entry import Builder
 from .stacks import Stack
 
 SUBJECT = "jdeconv"
-os.environ["KERAS_BACKEND"] = "jax"  # read when Keras is first imported, be it by TensorFlow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 import jax
@@ -30,6 +31,12 @@ ENSEMBLE = cases.Ensemble("ensemble", 3, ODD)
 CHECKED = [name for name in peers.PEERS if name.startswith(("jdeconv", "lax", "zero"))]
 if os.environ.get("JDECONV_ORACLES") == "1":
     CHECKED += ["torch:channels-last", "torch:contiguous"]
+
+
+def test_to_import_it_changes_no_environment():
+    """What it sets for Keras would hold for whatever runs after it in the process: tests, snippets of the pages."""
+    program = "import os, jax; before = dict(os.environ); import benchmarks.__main__; assert dict(os.environ) == before"
+    subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(__file__).parent.parent, check=True)
 
 
 def measured(work, dtype="float32", pass_="train", **more):
