@@ -114,3 +114,10 @@ def test_output_shape_and_method():
         ValueError, match="feature_group_count=3: 4 and 6 input and output features; expected a divisor"
     ):
         jdeconv.nnx.ConvTranspose(4, 6, (3, 2), feature_group_count=3, rngs=nnx.Rngs(0))
+
+
+def test_more_dimensions_than_have_names():
+    """lax has no default layout for them, so no output_shape gets as far as the naming of a dimension."""
+    layer = jdeconv.nnx.ConvTranspose(2, 2, (3,) * 4, (2,) * 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"^dimension_numbers=None: no default for the 6 dimensions of lhs; expected"):
+        layer(np.zeros((1, 3, 3, 3, 3, 2), np.float32), output_shape=(99,) * 4)
