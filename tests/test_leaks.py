@@ -3,8 +3,10 @@
 import functools
 import gc
 import importlib
+import inspect
 import pkgutil
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -76,26 +78,66 @@ def test_what_is_kept_for_each_shape_is_let_go():
     assert _operator._compiled._cache_size() == 0
 
 
+def modules():
+    """All of jdeconv that can be imported here: a framework may be missing."""
+    for found in pkgutil.walk_packages(jdeconv.__path__, "jdeconv."):
+        try:
+            yield importlib.import_module(found.name)
+        except ModuleNotFoundError as missing:
+            if missing.name.startswith("jdeconv"):
+                raise
+
+
+def remembering(module):
+    """What a module has, itself or in its classes, of functions that keep results, with their names."""
+    classes = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+    for owner in (module, *classes):
+        for name, value in vars(owner).items():
+            function = getattr(value, "__func__", value)  # of a classmethod or staticmethod
+            if hasattr(function, "cache_parameters"):
+                yield name, function
+
+
+def unbounded(module):
+    """Names of functions that may keep any number of results: without a bound, and with arguments."""
+    for name, function in remembering(module):
+        if function.cache_parameters()["maxsize"] is None and inspect.signature(function).parameters:
+            yield name
+
+
+def test_a_cache_without_bound_is_found():
+    module = types.ModuleType("module")
+    source = """
+import functools
+class A:
+    @functools.cache
+    def method(self): ...
+    @staticmethod
+    @functools.cache
+    def static(*sizes): ...
+    @functools.lru_cache(8)
+    def bounded(self): ...
+cached = functools.lru_cache(None)(lambda **options: 0)
+once = functools.cache(lambda: 0)
+"""
+    exec(source, vars(module))
+    assert [*unbounded(module)] == ["cached", "method", "static"]
+
+
 def test_every_cache_is_bounded():
     """No memory of our own: functions that remember have no argument or a bound, and no module's container grows."""
-    modules = [importlib.import_module("jdeconv")]
-    for found in pkgutil.walk_packages(jdeconv.__path__, "jdeconv."):
-        if found.name.rpartition(".")[2] not in ("linen", "nnx", "equinox", "_flax"):  # which need a framework
-            modules.append(importlib.import_module(found.name))
+    everything = list(modules())
 
     def containers():
         return {
             (module.__name__, name): len(value)
-            for module in modules
+            for module in everything
             for name, value in vars(module).items()
             if isinstance(value, (dict, list, set)) and not name.startswith("__")
         }
 
-    remembering = [value for module in modules for value in vars(module).values() if hasattr(value, "cache_parameters")]
-    assert _onednn._probed in remembering
-    for function in remembering:
-        code = function.__wrapped__.__code__
-        assert function.cache_parameters()["maxsize"] is not None or not code.co_argcount + code.co_kwonlyargcount
+    assert "_probed" in {name for module in everything for name, _ in remembering(module)}
+    assert [(module.__name__, name) for module in everything for name in unbounded(module)] == []
     before = containers()
     for size in range(2, 5):
         jax.grad(loss, (0, 1))(*problem(size))
