@@ -5,7 +5,10 @@ what only makes errors and profiles more readable may be missing.
 """
 
 import dataclasses
+import functools
 import importlib
+import operator
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -133,6 +136,19 @@ def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, int
             effects = jax.make_jaxpr(compute)(*plain).effects
             context = context.replace(tokens_in=_needed("jax.interpreters.mlir.TokenSet").create(effects))
         return lower_fun(compute, multiple_results=False)(context, *operands)
+
+
+def jet_knows(primitive: Any) -> None:
+    """Gives `jax.experimental.jet`, if it has been imported, its rule for a bilinear primitive."""
+    rules = getattr(sys.modules.get("jax.experimental.jet"), "jet_rules", {})
+    rules.setdefault(primitive, functools.partial(_product_of_series, primitive))
+
+
+def _product_of_series(primitive: Any, values: Any, series: Any, **parameters: Any) -> tuple[Any, list[Any]]:
+    a, b = ([value, *terms] for value, terms in zip(values, series, strict=True))  # their Taylor coefficients
+    products = ([primitive.bind(a[j], b[k - j], **parameters) for j in range(k + 1)] for k in range(len(a)))
+    first, *rest = (functools.reduce(operator.add, terms) for terms in products)
+    return first, rest
 
 
 def tpu_interpreted() -> bool:

@@ -21,6 +21,7 @@ from ._geometry import Geometry
 from ._jax import (
     Primitive,
     defbilinear,
+    jet_knows,
     lowered,
     primitive_batchers,
     program_of,
@@ -53,6 +54,7 @@ def solve(
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
     if method != _plan.AUTO:  # one that can't do this case says so now, not when it is lowered
         _plan.choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
+    jet_knows(transposed_convolution_p)
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )

@@ -115,3 +115,9 @@ def test_source_lines_are_the_users():
     (line,) = (line for line in lines if "transposed_convolution[" in line)
     assert str(PACKAGE) not in "\n".join(lines)
     assert "test_jax.py" in "\n".join(lines), line
+
+
+def test_jet_is_not_imported_for_its_rule():
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; {RUN}; assert 'jax.experimental.jet' not in sys.modules"], check=True
+    )

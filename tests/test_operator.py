@@ -74,6 +74,34 @@ def test_derivatives_of_any_order(case):
         close(jax.jit(transform(scalar[0]))(x, w), jax.jit(transform(scalar[1]))(x, w))
 
 
+def upsampled(x, w):
+    return jdeconv.conv2d_transpose(x, w, None, 2)
+
+
+@pytest.mark.parametrize(
+    "f", [upsampled, jax.grad(lambda x, w: (upsampled(x, w) ** 2).sum(), 1)], ids=["y", "gradient"]
+)
+def test_jet(f):
+    """Derivatives along two curves are those of nested jvps."""
+    from jax.experimental import jet
+
+    def curve(t, v):
+        return v[0] + t * (v[1] + t / 2 * (v[2] + t / 3 * v[3]))
+
+    def nested(x, w):
+        along = lambda t: f(curve(t, x), curve(t, w))  # noqa: E731
+        for _ in range(4):
+            yield along(0.0)
+            along = lambda t, along=along: jax.jvp(along, (t,), (1.0,))[1]  # noqa: E731
+
+    with jax.enable_x64(True):
+        draw = np.random.default_rng(0).standard_normal
+        x, w = draw((4, 2, 3, 4, 2)), draw((4, 3, 3, 2, 2))  # the value and three derivatives
+        first, rest = jax.jit(lambda x, w: jet.jet(f, (x[0], w[0]), ([*x[1:]], [*w[1:]])))(x, w)
+        want = jax.jit(lambda x, w: list(nested(x, w)))(x, w)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), [first, *rest], want)
+
+
 def test_linear_transpose_in_either_operand():
     ours, theirs, x, w, y = pair()
     for f, arg in ((lambda f: lambda x: f(x, w), x), (lambda f: lambda w: f(x, w), w)):
