@@ -1,7 +1,7 @@
 """Meshes with explicit axes, where shardings are part of the types: which one the result has."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,31 +32,27 @@ def channels(size: Any, groups: int, x_channels: int, w_outputs: int, w_groups: 
 
 
 def on_mesh(
-    compute: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, dimensions: Iterable[Dimension]
+    compute: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, w: jax.Array, dimensions: Sequence[Dimension]
 ) -> jax.Array:
     """`compute(x, w)`, whose result has these dimensions, also where `x` or `w` lives on explicit mesh axes.
 
-    A dimension of the result keeps the mesh axes of its sources if they split it evenly. Those that don't, or that an
-    earlier dimension has, are dropped: that dimension is gathered. Dimensions that only the operands have are summed
-    over the devices.
+    A dimension of the result keeps the mesh axes of its sources if they split it evenly. Those that don't, or that
+    another dimension has (x's own come first, being of images), are dropped: that dimension is gathered. Dimensions
+    that only the operands have are summed over the devices.
     """
     types = [jax.typeof(operand).sharding for operand in (x, w)]
     mesh = next((kind.mesh for kind in types if kind.mesh.explicit_axes), None)
     if mesh is None:
         return compute(x, w)
-    specs = [
-        list(kind.spec) if kind.mesh.explicit_axes else [None] * v.ndim for kind, v in zip(types, (x, w), strict=True)
-    ]
-    kept: list[tuple[str, ...]] = []
-    for dimension in dimensions:
-        axes: tuple[str, ...] = ()
-        for operand, source in dimension.sources:
+    specs = [kind.spec if kind.mesh.explicit_axes else (None,) * x.ndim for kind in types]
+    kept: list[tuple[str, ...]] = [()] * len(dimensions)
+    for place in sorted(range(len(dimensions)), key=lambda place: max(dimensions[place].sources)[0]):
+        for operand, source in dimensions[place].sources:
             entry = specs[operand][source]
             more = (entry,) if isinstance(entry, str) else tuple(entry or ())
-            wider = tuple(dict.fromkeys((*axes, *more)))
-            taken = any(axis in used for axis in wider for used in kept)
-            if not taken and dimension.splits(math.prod(mesh.shape[axis] for axis in wider)):
-                axes = wider
-        kept.append(axes)
+            wider = tuple(dict.fromkeys((*kept[place], *more)))
+            taken = any(axis in used for axis in more for used in kept[:place] + kept[place + 1 :])
+            if not taken and dimensions[place].splits(math.prod(mesh.shape[axis] for axis in wider)):
+                kept[place] = wider
     sharding = NamedSharding(mesh, PartitionSpec(*(axes or None for axes in kept)))
     return jax.sharding.auto_axes(compute, axes=mesh.explicit_axes, out_sharding=sharding)(x, w)

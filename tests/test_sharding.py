@@ -71,6 +71,23 @@ def test_values_and_gradients_with_sharded_operands(layout, groups, kind, shape)
                     assert tuple(jax.typeof(found[0]).sharding.spec) == spec
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
+def test_rows_keep_an_axis_that_the_filter_has_too(data_format, groups):
+    """Wherever channels are, the filter is gathered and no image."""
+    x, w, _ = problem()
+    at = data_format.index("H")
+    first, x = (lambda v: v.transpose(0, 3, 1, 2) if data_format == "NCHW" else v), jnp.tile(x, (1, 2, 1, 1))
+    f = lambda x, w: jdeconv.conv2d_transpose(  # noqa: E731
+        x, w, first(np.zeros((8, 16, 12, 8 * groups))).shape, 2, data_format=data_format
+    )
+    with jax.set_mesh(jax.make_mesh((8,), ("a",))):
+        xs, ws = jax.device_put(first(x), P(*[None] * at, "a")), jax.device_put(w, P(None, None, "a"))
+        y = f(xs, ws)
+        assert jax.typeof(y).sharding.spec == P(*["a" if letter == "H" else None for letter in data_format])
+    close(y, f(first(x), w))
+
+
 def test_lax_itself_refuses_what_works_here():
     """The reason for this file; when it fails, JAX has learnt it, and README says too much."""
     mesh = jax.make_mesh((8,), ("a",))
