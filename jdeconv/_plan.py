@@ -46,6 +46,6 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
         fits = all(
             want in ("*", is_) for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True)
         )
-        if fits and rule.when(problem) and methods[rule.method].supports(problem) is None:
+        if fits and methods[rule.method].supports(problem) is None and rule.when(problem):
             return Choice(rule.method, engine, rule)
     raise AssertionError("the last rule applies to everything")
