@@ -9,7 +9,6 @@ formulation's program accesses, over the bytes of input, filter and output.
 import argparse
 import fnmatch
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -61,19 +60,15 @@ def refusal(case: Case, dtype: str) -> str | None:
     problem = tpu_program.problem_of(case, "output", dtype)
     if reason := METHODS[PALLAS].supports(problem):
         return reason
-    return None if _tpu_tiles.of(problem) else "more products, or larger rows, than the kernel takes"
+    tile = _tpu_tiles.of(problem)
+    return tile if isinstance(tile, str) else None
 
 
 def kernel_bytes(problem: Problem) -> float:
     """What the kernel copies between HBM and VMEM, over input, filter and output."""
-    size = 2 if problem.dtype == "bfloat16" else 4
-    g = problem.geometry
-    x, y = (problem.batch * math.prod(sizes) for sizes in (g.input, g.output))
-    x, y, w = size * x * problem.inputs, size * y * problem.outputs, 2 * problem.taps * problem.inputs * problem.outputs
     tile = _tpu_tiles.of(problem)
-    assert tile
-    again, weights = _tpu_tiles.traffic(tile, _tpu_tiles.lines(g)[0], problem.batch, problem.outputs)
-    return (x * again + w * weights + y) / (x + w * size / 2 + y)
+    assert not isinstance(tile, str)
+    return _tpu_tiles.moved(tile, _tpu_tiles.at_default(problem))
 
 
 def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:

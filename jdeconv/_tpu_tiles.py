@@ -5,8 +5,9 @@ b + shift, where t = first + stride*m, first = (r + low) mod stride and shift = 
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ._geometry import Geometry
@@ -18,8 +19,10 @@ BUDGET = 12 << 20
 """Bytes of blocks and scratch. The compiler's limit is 16 MiB on every chip, of which it needs some for itself."""
 ROWS = 512
 """Rows of a product that hide the loading of its 128x128 weights."""
-REREAD = 1.1
-"""So many times may all that is needed be read."""
+MOST_MOVED = 1.1
+"""So many times the bytes of input, weights and output may be copied."""
+PART = 16
+"""A step that takes part of the width takes a multiple of so many blocks: whole tiles of the narrowest type."""
 MOST_PRODUCTS = 512
 """Taps, each a product that is written out in the kernel; more compile for minutes."""
 
@@ -46,7 +49,7 @@ class Line:
     def blocks(self) -> int:
         return -(-self.output // self.stride)
 
-    @property
+    @functools.cached_property
     def phases(self) -> list[Phase]:
         """Those that have an output.
 
@@ -56,7 +59,7 @@ class Line:
         firsts = [divmod(r + self.low, self.stride) for r in range(min(self.stride, self.output))]
         return [Phase(first, shift, max(0, -(-(self.kernel - first) // self.stride))) for shift, first in firsts]
 
-    @property
+    @functools.cached_property
     def shifts(self) -> tuple[int, int]:
         """The lowest and the highest; (0, 0) where no tap is."""
         ends = [(p.shift - p.taps + 1, p.shift) for p in self.phases if p.taps]
@@ -70,6 +73,22 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
+class Call:
+    """What the kernel is called for."""
+
+    batch: int
+    height: Line
+    width: Line
+    inputs: int
+    """Channels."""
+    outputs: int
+    operand: int
+    """Bytes of an element of a product's operands; `read` and `written`: of the input and the output."""
+    read: int
+    written: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Tiles:
     """One step's share."""
 
@@ -78,6 +97,10 @@ class Tiles:
     """Blocks of outputs in height."""
     window: int
     """Input rows held."""
+    columns: int
+    """Blocks of outputs in width, filled up to whole tiles."""
+    breadth: int
+    """Input columns held."""
     outputs: int
     """Channels."""
     outputs_first: bool
@@ -132,93 +155,152 @@ def lanes(width: Line, inputs: int) -> int:
     return (width.halo + 1) * _up(inputs, LANES)
 
 
-def columns(width: Line, itemsize: int) -> int:
-    """Blocks of outputs in width, filled up to whole tiles."""
-    return _up(width.blocks, SUBLANES * 4 // itemsize)
+def tiles(call: Call) -> Tiles | str:
+    """The largest steps that fit, or why there is no kernel.
 
-
-def tiles(
-    batch: int, height: Line, width: Line, inputs: int, outputs: int, itemsize: int, read: int, written: int
-) -> Tiles | None:
-    """The largest steps that fit; None: not even the smallest do.
-
-    `itemsize`: bytes of a product's operand; `read`, `written`: of an element of the input and the output.
+    Whole rows if they move little; else a step may take part of the width, with what its taps reach beside that.
     """
+    products = call.height.kernel * call.width.kernel
+    if products > MOST_PRODUCTS:
+        return f"{products} products written out; expected at most {MOST_PRODUCTS}"
 
-    def fits(tile: Tiles) -> bool:
-        return used(tile, height, width, inputs, outputs, itemsize, read, written) <= BUDGET
+    def best(spans: Sequence[tuple[int, int]]) -> Tiles | None:
+        fitting = (tile for tile in candidates(call, spans) if used(tile, call) <= BUDGET)
+        return min(fitting, key=lambda tile: _cost(tile, call), default=None)
 
-    found = [tile for tile in _candidates(batch, height, width, outputs, itemsize) if fits(tile)]
-    if not found:
-        return None
-    size = (inputs * read * batch * height.input * width.input, inputs * outputs * height.kernel * width.kernel)
-
-    def cost(tile: Tiles) -> tuple[float, int, int, int]:
-        """Times that all is read, if above `REREAD`; then rows of a product, up to `ROWS`; then parts, fewer first."""
-        again, weights = traffic(tile, height, batch, outputs)
-        moved = (size[0] * again + size[1] * itemsize * weights) / (size[0] + size[1] * itemsize)
-        m = tile.images * tile.rows * columns(width, itemsize)
-        return (max(moved, REREAD), -min(m, ROWS), -tile.outputs, m)
-
-    return min(found, key=cost)
+    whole, *parts = spans(call)
+    found = best([whole])
+    if found is None or moved(found, call) > MOST_MOVED:
+        found = best([whole, *parts])
+    if found is None:
+        channels = f"{products} taps from {call.inputs} to {min(call.outputs, LANES)} channels"
+        return f"{channels} and what a step holds beside them exceed a TPU's VMEM; expected at most {BUDGET >> 20} MiB"
+    return found
 
 
-def of(problem: Problem) -> Tiles | None:
-    """The steps of a problem at the default precision; None: at some precision there is no kernel for it."""
-    if problem.taps > MOST_PRODUCTS:
-        return None
+def at_default(problem: Problem) -> Call:
+    """At the default precision, which rounds float32 to bfloat16, to a result of the operands' type."""
     size = 2 if problem.dtype == "bfloat16" else 4
-    channels = problem.inputs, problem.outputs
-    # float32 is rounded to bfloat16, unless the caller's precision asks for more.
-    operands = sorted({2, size})
-    found = [tiles(problem.batch, *lines(problem.geometry), *channels, one, size, size) for one in operands]
-    return None if None in found else found[0]
+    height, width = lines(problem.geometry)
+    return Call(problem.batch, height, width, problem.inputs, problem.outputs, 2, size, size)
 
 
-def traffic(tile: Tiles, height: Line, batch: int, outputs: int) -> tuple[float, int]:
-    """How many times input and weights are read."""
-    parts = -(-outputs // tile.outputs)
-    if tile.outputs_first or parts == 1:
-        return reread(tile, height) * parts, 1
-    return reread(tile, height) * (1 if tile.window == height.input else parts), batch // tile.images
+def of(problem: Problem) -> Tiles | str:
+    """The steps by default, or why there is no kernel for it at some precision or to some type of result."""
+    call = at_default(problem)
+    widest = tiles(dataclasses.replace(call, operand=call.read, written=4))
+    return widest if isinstance(widest, str) else tiles(call)
 
 
-def reread(tile: Tiles, height: Line) -> float:
-    """How many times an image is read for all its blocks of rows."""
-    if tile.window == height.input:
-        return 1
-    return -(-height.blocks // tile.rows) * tile.window / height.input
+def moved(tile: Tiles, call: Call) -> float:
+    """What the steps copy between HBM and VMEM, over the bytes of input, weights and output."""
+    y = call.written * call.outputs * call.batch * call.height.output * call.width.output
+    read, needed = _read(tile, call)
+    return (read + y) / (needed + y)
 
 
-def _candidates(batch: int, height: Line, width: Line, outputs: int, itemsize: int) -> Iterator[Tiles]:
-    whole = [outputs, *(n for n in (1024, 512, 256, 128) if n < outputs)]
-    blocks = height.blocks
+def across(tile: Tiles, width: Line) -> int:
+    """Steps in width."""
+    return -(-width.blocks // tile.columns)
+
+
+def first_column(tile: Tiles, width: Line) -> int:
+    """Of the input, held for the first blocks, whether it has such a one or not; the next blocks' is `columns` later.
+
+    Whole rows begin at 0. A part begins at a whole tile of memory.
+    """
+    return 0 if across(tile, width) == 1 else width.shifts[0] // SUBLANES * SUBLANES
+
+
+def last_start(tile: Tiles, width: Line) -> int:
+    """The highest column at which what is held may begin: from there on it reaches the input's end."""
+    return _up(width.input, tile.breadth) - tile.breadth
+
+
+class Edge(NamedTuple):
+    """A step in width that reaches beyond the input."""
+
+    step: int
+    start: int
+    """Of its columns, among those held."""
+    end: int
+    """Of the input, likewise."""
+
+
+def edges(tile: Tiles, width: Line) -> list[Edge]:
+    """But for the steps that only reach what is beyond."""
+    found = []
+    for step in range(across(tile, width)):
+        first = step * tile.columns + first_column(tile, width)
+        held = min(max(first, 0), last_start(tile, width))
+        if first < 0 < first + tile.breadth or first < width.input < first + tile.breadth:
+            found.append(Edge(step, first - held, width.input - held))
+    return found
+
+
+def _cost(tile: Tiles, call: Call) -> tuple[float, int, int, float, int]:
+    """Bytes, if above `MOST_MOVED`; then rows of a product, up to `ROWS`; then parts, reading again, and size."""
+    read, needed = _read(tile, call)
+    m = tile.images * tile.rows * tile.columns
+    return (max(moved(tile, call), MOST_MOVED), -min(m, ROWS), -tile.outputs, max(read / needed, MOST_MOVED), m)
+
+
+def _read(tile: Tiles, call: Call) -> tuple[float, int]:
+    """Bytes of input and weights: those that are read, and those of each once."""
+    x = call.read * call.inputs * call.batch * call.height.input * call.width.input
+    w = call.operand * call.inputs * call.outputs * call.height.kernel * call.width.kernel
+    parts, images = -(-call.outputs // tile.outputs), call.batch // tile.images
+    held = tile.window == call.height.input and across(tile, call.width) == 1
+    again, weights = (parts, 1) if tile.outputs_first else (1 if held else parts, 1 if parts == 1 else images)
+    return x * _reread(tile, call) * again + w * weights, x + w
+
+
+def _reread(tile: Tiles, call: Call) -> float:
+    """How many times an image is read for all its blocks."""
+    rows, columns = -(-call.height.blocks // tile.rows), across(tile, call.width)
+    again = 1 if tile.window == call.height.input else rows * tile.window / call.height.input
+    return again * (1 if columns == 1 else columns * tile.breadth / call.width.input)
+
+
+def spans(call: Call) -> list[tuple[int, int]]:
+    """Of a step in width: blocks of outputs, and input columns. The whole width first."""
+    width, blocks = call.width, call.width.blocks
+    parts = {_up(-(-blocks // number), PART) for number in range(2, -(-blocks // PART) + 1)}
+    low, high = width.shifts
+    reach = high - low // SUBLANES * SUBLANES
+    whole = _up(blocks, SUBLANES * 4 // call.operand), width.input
+    return [whole, *((part, _up(part + reach, SUBLANES)) for part in sorted(parts) if part < blocks)]
+
+
+def candidates(call: Call, spans: Sequence[tuple[int, int]]) -> Iterator[Tiles]:
+    """All ways to cut, fitting or not; `spans` are those in width, the whole first."""
+    outputs, height, blocks = call.outputs, call.height, call.height.blocks
     rows = sorted({-(-blocks // parts) for parts in range(1, blocks + 1)})
-    images = [n for n in range(1, batch + 1) if batch % n == 0]
-    for n in whole:
+    images = [n for n in range(2, call.batch + 1) if call.batch % n == 0]
+    for n in (outputs, *(n for n in (1024, 512, 256, 128) if n < outputs)):
         for first in (True, False) if n < outputs else (True,):
-            for r in rows:
-                for window in {height.input, min(height.input, r + height.halo)}:
-                    yield Tiles(1, r, window, n, first)
-            for count in images[1:]:
-                if count * blocks * columns(width, itemsize) <= ROWS:
-                    yield Tiles(count, blocks, height.input, n, first)
+            for span in spans:
+                for r in rows:
+                    for window in {height.input, min(height.input, r + height.halo)}:
+                        yield Tiles(1, r, window, *span, n, first)
+            for count in images:
+                if count * blocks * spans[0][0] <= ROWS:
+                    yield Tiles(count, blocks, height.input, *spans[0], n, first)
 
 
-def used(
-    tile: Tiles, height: Line, width: Line, inputs: int, outputs: int, itemsize: int, read: int, written: int
-) -> int:
+def used(tile: Tiles, call: Call) -> int:
     """Bytes of VMEM: blocks, two of each that changes, scratch, and a sum with the term that is added to it."""
+    height, width, inputs = call.height, call.width, call.inputs
     n = _up(tile.outputs, LANES)
-    across = columns(width, itemsize)
-    x = tile.images * tile.window * _up(width.input, 32 // read) * _up(inputs, LANES) * read
+    x = tile.images * tile.window * _up(tile.breadth, 32 // call.read) * _up(inputs, LANES) * call.read
     weights = lanes(width, inputs) if joins(inputs) else width.kernel * _up(inputs, LANES)
-    w = height.kernel * _up(tile.outputs, 32 // itemsize) * weights * itemsize
-    y = tile.images * tile.rows * height.stride * _up(width.output, 32 // written) * n * written
-    shifted = tile.images * (tile.rows + height.halo) * across * lanes(width, inputs) * itemsize
-    sums = tile.images * tile.rows * across * n * 4
+    w = height.kernel * _up(tile.outputs, 32 // call.operand) * weights * call.operand
+    line = min(width.output, tile.columns * width.stride)
+    y = tile.images * tile.rows * height.stride * _up(line, 32 // call.written) * n * call.written
+    shifted = tile.images * (tile.rows + height.halo) * tile.columns * lanes(width, inputs) * call.operand
+    sums = tile.images * tile.rows * tile.columns * n * 4
     interleaved = sums * width.stride
-    return 2 * x + (1 if tile.outputs == outputs else 2) * w + 2 * y + shifted + interleaved + 2 * sums
+    return 2 * x + (1 if tile.outputs == call.outputs else 2) * w + 2 * y + shifted + interleaved + 2 * sums
 
 
 def _up(size: int, multiple: int) -> int:

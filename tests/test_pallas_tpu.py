@@ -19,6 +19,8 @@ from jax.experimental.pallas import tpu as pltpu
 
 import jdeconv
 from jdeconv import _tpu_tiles as tpu_tiles
+from jdeconv._formulations import METHODS, Engine
+from jdeconv._geometry import cut
 
 FLOATS = ("float32", "bfloat16")
 fewer = settings(max_examples=max(4, settings().max_examples // 2))  # a program takes a second or two
@@ -37,12 +39,13 @@ def interpreted(precision="highest"):
 
 
 @contextlib.contextmanager
-def steps(number):
-    """One of the ways to cut the problem, fitting or not: the interpreter has memory enough."""
+def steps(number=0, **wanted):
+    """One of the ways to cut the problem, of those with such sizes, even if it needs more memory than a TPU has."""
     with pytest.MonkeyPatch.context() as patch:
 
-        def tiles(batch, height, width, inputs, outputs, itemsize, read, written):
-            ways = list(dict.fromkeys(tpu_tiles._candidates(batch, height, width, outputs, itemsize)))
+        def tiles(call):
+            ways = list(dict.fromkeys(tpu_tiles.candidates(call, tpu_tiles.spans(call))))
+            ways = [way for way in ways if wanted.items() <= dataclasses.asdict(way).items()]
             return ways[number % len(ways)]
 
         patch.setattr(tpu_tiles, "tiles", tiles)
@@ -63,22 +66,69 @@ def test_equals_the_definition_and_so_do_its_gradients(case, number):
         case.check(case.run("pallas"))
 
 
+@fewer
+@given(
+    case=cases(dtypes=FLOATS, ranks=(1, 2), most_groups=1, dilated=False, sizes={1: (60, 16), 2: (36, 4)}),
+    number=st.integers(-20, -1),  # the last of the ways are in parts of the width
+)
+def test_parts_of_the_width(case, number):
+    with interpreted(), steps(number):
+        x, w, _ = case.arrays()
+        case.check([case.from_format(jax.jit(case.function("pallas"))(case.to_format(x), w))])
+
+
+def test_steps_that_see_no_input():
+    """Negative pads, which TensorFlow's arguments have not: 40 zeros before and 30 after all that taps reach."""
+    geometry = cut((20,), (3,), (1,), (1,), [(-40, -30)])
+    x, w = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((2, 20, 1, 6), (3, 4, 1, 6)))
+    engine = Engine("highest", np.dtype("float32"), "cpu")
+    with interpreted(), steps(columns=16):
+        found = jax.jit(lambda x, w: METHODS["pallas"].transpose_conv(x, w, geometry, engine))(x, w)
+    want = np.zeros((2, 92, 4))
+    for tap in range(3):
+        want[:, 40 + tap : 60 + tap] += x[:, :, 0].astype("float64") @ w[tap, :, 0].T.astype("float64")
+    np.testing.assert_allclose(found[:, :, 0], want, rtol=0, atol=19 * 2**-23 * 16)
+
+
 NAMED = {
-    "several steps in height, the last one part full": (Case(1, (7, 4), (5, 3), (2, 2), (1, 1), "SAME", (13, 7)), 3),
-    "several images a step": (Case(4, (3, 2), (3, 3), (2, 2), (1, 1), "SAME", (6, 4), 1, 2, 3), -2),
-    "large strides, whole blocks": (Case(1, (2, 2), (10, 16), (5, 8), (1, 1), "SAME", (10, 16), 1, 2, 2), 0),
-    "stride 5, blocks with gaps": (Case(1, (2, 2), (13, 4), (5, 3), (1, 1), "SAME", (10, 6), 1, 2, 2), 0),
-    "stride beyond the kernel": (Case(1, (3, 2), (2, 1), (6, 3), (1, 1), "SAME", (17, 6), 1, 2, 2), 1),
-    "pads wider than the kernel": (Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9), 1, 2, 2), 1),
-    "output channels in two parts": (Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (6, 8), 1, 2, 200), -1),
-    "a line": (Case(2, (40,), (7,), (3,), (1,), "SAME", (119,), 1, 5, 4), 0),
+    "several steps in height, the last one part full": (
+        Case(1, (7, 4), (5, 3), (2, 2), (1, 1), "SAME", (13, 7)),
+        {"rows": 2, "window": 7},
+    ),
+    "several images a step": (Case(4, (3, 2), (3, 3), (2, 2), (1, 1), "SAME", (6, 4), 1, 2, 3), {"images": 2}),
+    "large strides, whole blocks": (Case(1, (2, 2), (10, 16), (5, 8), (1, 1), "SAME", (10, 16), 1, 2, 2), {"rows": 1}),
+    "stride 5, blocks with gaps": (Case(1, (2, 2), (13, 4), (5, 3), (1, 1), "SAME", (10, 6), 1, 2, 2), {"rows": 1}),
+    "stride beyond the kernel": (Case(1, (3, 2), (2, 1), (6, 3), (1, 1), "SAME", (17, 6), 1, 2, 2), {"rows": 1}),
+    "pads wider than the kernel": (
+        Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9), 1, 2, 2),
+        {"rows": 1, "window": 7},
+    ),
+    "output channels in two parts": (
+        Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (6, 8), 1, 2, 200),
+        {"images": 2, "outputs": 128, "outputs_first": False},
+    ),
+    "a line": (Case(2, (40,), (7,), (3,), (1,), "SAME", (119,), 1, 5, 4), {"images": 1, "columns": 40}),
+    "a line in parts": (Case(2, (40,), (7,), (3,), (1,), "SAME", (119,), 1, 5, 4), {"columns": 16}),
+    "a reach beyond a part": (Case(1, (20,), (26,), (1,), (1,), "VALID", (45,), 1, 2, 2), {"columns": 16}),
+    "parts of the width, all rows held": (
+        Case(1, (5, 37), (3, 5), (1, 2), (1, 1), "SAME", (5, 73), 1, 2, 2),
+        {"rows": 2, "window": 5, "columns": 16},
+    ),
+    "parts of height and width": (
+        Case(2, (5, 37), (3, 5), (2, 2), (1, 1), "VALID", (11, 77), 1, 2, 2),
+        {"rows": 2, "window": 3, "columns": 16},
+    ),
+    "parts of width and output channels": (
+        Case(1, (2, 35), (3, 3), (1, 1), (1, 1), "SAME", (2, 35), 1, 2, 200),
+        {"columns": 16, "outputs": 128, "outputs_first": False},
+    ),
 }
 
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_cases(name):
-    case, number = NAMED[name]
-    with interpreted(), steps(number):
+    case, wanted = NAMED[name]
+    with interpreted(), steps(**wanted):
         case.check([case.from_format(jax.jit(case.function("pallas"))(*case.arrays()[:2]))])
 
 
@@ -142,8 +192,9 @@ def test_vmap_and_shard_map():
     [
         ((1, 4, 2, 2, 1024, 256), "1024 products written out; expected at most 512"),
         (
-            (1, 1 << 16, 512, 128, 3, 1),
-            "a row of 65536 outputs and its 128 channels exceed a TPU's VMEM; expected at most 12 MiB",
+            (1, 8, 4096, 256, 16, 8),
+            "16 taps from 4096 to 128 channels and what a step holds beside them exceed a TPU's VMEM; "
+            "expected at most 12 MiB",
         ),
     ],
 )

@@ -22,6 +22,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdec
 from benchmarks import cases as benchmark
 from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
+from jdeconv import _plan
 from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
 from jdeconv._problem import Problem
@@ -82,6 +83,22 @@ TABLE = [  # at most so many times lax's cycles
     (benchmark.cube("swapped", 16, 8, (512, 256), 4, 2), "kernel", 0.9),
 ]
 
+KERNEL_OR_NOT = [
+    (benchmark.cube("fills the chip", 16, 32, (128, 64), 4, 2), "pallas"),
+    (benchmark.cube("parts of a line", 2, 4000, (64, 64), 10, 5, rank=1), "pallas"),
+    (benchmark.cube("one tap", 4, 92, (403, 119), 1, 4), "gemm"),  # 645 thousand cycles; kernel 2224
+    (benchmark.cube("unstrided", 8, 103, (107, 120), 7, 1), "lax"),
+    (benchmark.cube("small, lanes not filled", 3, 10, (91, 111), 4, 2), "lax"),
+    (benchmark.cube("few channels", 1, 512, (32, 16), 4, 2), "lax"),
+]
+
+
+@pytest.mark.parametrize(("case", "method"), KERNEL_OR_NOT, ids=lambda value: getattr(value, "name", value))
+def test_auto_takes_the_kernel_only_where_it_wins(case, method):
+    problem = tpu_program.problem_of(case, "output", "bfloat16")
+    assert _plan.choose("tpu", "xla", problem, "auto", METHODS).method == method
+
+
 # JAX compiles ahead of time for a TPU from 0.12 on, with the libtpu of its time.
 HERE = importlib.util.find_spec("libtpu") is not None and jax.__version_info__ >= (0, 12)
 REQUIRED = os.environ.get("JDECONV_TPU_AOT") in ("1", "all")
@@ -100,7 +117,8 @@ def test_auto_takes_no_more_estimated_cycles_than_lax(case, result, at_most):
     assert estimated(case, "auto", result) <= at_most * estimated(case, tpu_program.LAX, result)
 
 
-KERNELS = [(c, dtype) for c in benchmark.CASES for dtype in ("bfloat16", "float32") if not tpu_pallas.refusal(c, dtype)]
+NAMED = (*benchmark.CASES, benchmark.GROWTH[-1])  # the last is cut in height and width
+KERNELS = [(c, dtype) for c in NAMED for dtype in ("bfloat16", "float32") if not tpu_pallas.refusal(c, dtype)]
 CHIPS = tuple(tpu_program.CHIPS)
 COMPILED = [
     (case, dtype, chip)

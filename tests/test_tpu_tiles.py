@@ -1,5 +1,6 @@
 """The TPU kernel's steps: plain integers, against the definition of a tap."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jdeconv import _tpu_tiles as tpu_tiles
-from jdeconv._tpu_tiles import Line, columns, reread, tiles, used
+from jdeconv._tpu_tiles import Call, Line, Tiles, across, edges, first_column, last_start, moved, spans, tiles, used
 
 LINES = st.builds(
     Line,
@@ -33,42 +34,91 @@ def test_phases_are_all_pairs_of_output_and_tap(line):
     assert inside == {(q, t, p) for q, t, p in wanted if 0 <= q < line.output}
 
 
-@given(
-    height=LINES, width=LINES, batch=st.integers(1, 6), channels=st.tuples(*[st.integers(1, 300)] * 2),
-    budget=st.integers(1 << 12, 1 << 22), sizes=st.sampled_from([(2, 2, 2), (2, 4, 4), (4, 4, 4)]),
-)  # fmt: skip
-def test_steps_fit_and_cover_all(height, width, batch, channels, budget, sizes):
+CALLS = st.builds(
+    Call,
+    batch=st.integers(1, 6),
+    height=LINES,
+    width=LINES | st.builds(dataclasses.replace, LINES, input=st.integers(30, 99), output=st.integers(30, 999)),
+    inputs=st.integers(1, 300),
+    outputs=st.integers(1, 300),
+    operand=st.sampled_from([2, 4]),
+    read=st.just(4),
+    written=st.sampled_from([2, 4]),
+)
+
+
+@given(call=CALLS, budget=st.integers(1 << 12, 1 << 22))
+def test_steps_fit_and_cover_all(call, budget):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tpu_tiles, "BUDGET", budget)
-        tile = tiles(batch, height, width, *channels, *sizes)
-        if tile is None:
-            smallest = tpu_tiles.Tiles(1, 1, min(height.input, 1 + height.halo), min(channels[1], 128), True)
-            assert used(smallest, height, width, *channels, *sizes) > budget
+        tile, height = tiles(call), call.height
+        if isinstance(tile, str):
+            least = 1, 1, min(height.input, 1 + height.halo)
+            outputs = min(call.outputs, 128)
+            assert all(used(Tiles(*least, *span, outputs, True), call) > budget for span in spans(call))
             return
-        assert used(tile, height, width, *channels, *sizes) <= budget
-    assert batch % tile.images == 0
+        assert used(tile, call) <= budget
+    assert call.batch % tile.images == 0
     assert 1 <= tile.rows <= height.blocks
     assert tile.images == 1 or (tile.rows, tile.window) == (height.blocks, height.input)
     # Every row that a step's taps reach is in its window, wherever that is put.
     assert tile.window == height.input or tile.window >= min(height.input, tile.rows + height.halo)
-    assert tile.outputs == channels[1] or tile.outputs % 128 == 0
+    assert tile.outputs == call.outputs or tile.outputs % 128 == 0
+    assert tile.columns % 8 == 0
 
 
-@pytest.mark.parametrize(("size", "read"), [(64, 1), (256, 1.25), (512, 1.5)])
-def test_large_images_are_read_once_or_little_more(size, read):
-    height = width = Line(size, 4, 2 * size, 2, 1)
-    tile = tiles(1, height, width, 32, 16, 2, 2, 2)
-    assert 1 <= reread(tile, height) <= read
-    assert tile.rows * columns(width, 2) >= 512  # 16 channels take the lanes of 128, so rows are few
+@given(call=CALLS)
+def test_columns_that_a_step_reaches_are_held(call):
+    """From an aligned one on, and where they are not, `edges` says so."""
+    width = call.width
+    for columns, breadth in spans(call):
+        tile = Tiles(1, 1, call.height.input, columns, breadth, call.outputs, True)
+        steps, last = across(tile, width), last_start(tile, width)
+        assert steps == 1 or not any(size % 8 for size in (first_column(tile, width), last, breadth, columns))
+        assert last < width.input <= last + breadth
+        cut = {edge.step: edge for edge in edges(tile, width)}
+        for step in range(steps):
+            wanted = step * columns + first_column(tile, width)
+            start = min(max(wanted, 0), last)
+            edge = cut.get(step, tpu_tiles.Edge(step, 0, breadth))
+            for block in range(step * columns, min((step + 1) * columns, width.blocks)):
+                for position in range(block + width.shifts[0], block + width.shifts[1] + 1):
+                    if steps == 1 or not 0 <= position < width.input:  # whole rows are all held
+                        continue
+                    place = position - wanted
+                    assert 0 <= place < breadth
+                    # Among those held it is `edge.start` later, and before the end.
+                    assert start + edge.start + place == position
+                    assert 0 <= edge.start + place < min(edge.end, breadth)
+
+
+def plane(size, channels, kernel=4, stride=2, batch=1):
+    line = Line(size, kernel, stride * size, stride, (kernel - stride) // 2)
+    return Call(batch, line, line, *channels, 2, 2, 2)
+
+
+@pytest.mark.parametrize("size", [64, 256, 512, 1024])
+@pytest.mark.parametrize("channels", [(32, 16), (64, 64), (128, 64)])
+def test_large_images_are_read_once_or_little_more(size, channels):
+    call = plane(size, channels)
+    tile = tiles(call)
+    assert 1 <= moved(tile, call) <= 1.1
+    assert tile.rows * tile.columns >= 512
+    assert (across(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
+
+
+def test_lines_beyond_the_memory_are_cut():
+    line = Line(1 << 20, 10, 5 << 20, 5, 2)
+    call = Call(1, Line(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
+    assert tiles(call).columns == 512
+    assert moved(tiles(call), call) < 1.1
 
 
 def test_small_images_share_a_step():
-    height = width = Line(8, 4, 16, 2, 1)
-    assert tiles(16, height, width, 512, 256, 2, 2, 2).images > 1
+    assert tiles(plane(8, (512, 256), batch=16)).images > 1
 
 
 def test_weights_beyond_the_memory_are_cut_by_their_outputs():
-    height = width = Line(8, 4, 16, 2, 1)
-    tile = tiles(16, height, width, 1024, 1024, 2, 2, 2)
+    tile = tiles(plane(8, (1024, 1024), batch=16))
     assert tile.outputs < 1024
     assert tile.outputs_first

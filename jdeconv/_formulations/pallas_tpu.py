@@ -1,15 +1,15 @@
 """The TPU's kernel (Mosaic): the output's phases are computed and interleaved in VMEM, so none travels through HBM.
 
-A step takes some rows of blocks of the output (`tpu_tiles`) and the input rows that reach them. It first copies the
-input to a scratch, once for each shift in width, side by side along the lanes, with zeros where there is no input: what
-lies beyond the input's ends is selected away, not multiplied by zero. A phase of the output is then the sum of products
-[images*rows*columns, inputs] x [inputs, outputs] of whole slices of that scratch. Phases in width are interleaved by
-stores to every stride-th sublane, phases in height by the row that they are written to.
+A step takes some rows of blocks of the output, or part of their width (`tpu_tiles`), and the input that reaches them.
+It first copies the input to a scratch, once for each shift in width, side by side along the lanes, with zeros where
+there is no input: what lies beyond the input's ends is selected away, not multiplied by zero. A phase of the output is
+then the sum of products [images*rows*columns, inputs] x [inputs, outputs] of whole slices of that scratch. Phases in
+width are interleaved by stores to every stride-th sublane, phases in height by the row that they are written to.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from .. import _tpu_tiles as tpu_tiles
 from .._errors import unable
 from .._geometry import Geometry
-from .._tpu_tiles import LANES, MOST_PRODUCTS, Line, Phase, Tiles
+from .._tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
 
 if TYPE_CHECKING:
     from . import Engine
@@ -41,46 +41,55 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         w = w.astype(jnp.bfloat16)  # as XLA rounds them; the input is rounded in VMEM
     elif x.dtype == jnp.bfloat16:
         full = False
-    itemsize = w.dtype.itemsize
+    sizes = w.dtype.itemsize, x.dtype.itemsize, engine.dtype.itemsize
+    tile = tpu_tiles.tiles(Call(x.shape[0], height, width, inputs, outputs, *sizes))
+    if isinstance(tile, str):
+        raise unable("pallas", tile)
     # Whole lanes of one product hold several taps' channels, where a tap's are few.
     joined = tpu_tiles.joins(inputs)
-    tile = _tile(x, geometry, outputs, w.dtype.itemsize, engine)
     if joined:
         w = _by_phase(w, width)
-    across = tpu_tiles.columns(width, itemsize)
-    parts = -(-tile.outputs // LANES)
-    grid, place = _grid(x.shape[0], outputs, height, tile)
+    parts, split = -(-tile.outputs // LANES), tpu_tiles.across(tile, width) > 1
+    grid, step_of = _grid(x.shape[0], outputs, height, width, tile)
+    last = tpu_tiles.last_start(tile, width)
+    beyond = last + tile.breadth - width.input  # held there, whatever it is, and cut off in VMEM
 
-    def rows(*step: Any) -> tuple[Any, Any, int, int]:
-        image, block, _ = place(*step)
-        start = jnp.clip(block * tile.rows + height.shifts[0], 0, height.input - tile.window)
-        return image * tile.images, start, 0, 0
+    def window(*ids: Any) -> tuple[Any, Any, Any, int]:
+        image, row, column, _ = step_of(*ids)
+        start = jnp.clip(row * tile.rows + height.shifts[0], 0, height.input - tile.window)
+        if not split:
+            return image * tile.images, start, 0, 0
+        # A product, so that the compiler sees the alignment that it demands.
+        tiles = column * (tile.columns // SUBLANES) + tpu_tiles.first_column(tile, width) // SUBLANES
+        return image * tile.images, start, jnp.clip(tiles, 0, last // SUBLANES) * SUBLANES, 0
 
-    element = pl.Element
     kernel = functools.partial(
-        _kernel, place=place, height=height, width=width, tile=tile, joined=joined,
+        _kernel, step_of=step_of, height=height, width=width, tile=tile, joined=joined,
         precision=lax.Precision.HIGHEST if full else lax.Precision.DEFAULT,
     )  # fmt: skip
-    whole = tile.outputs == outputs
+    whole, held = tile.outputs == outputs, (tile.images, tile.window)
+    line = tile.columns * width.stride if split else width.output
     return pl.pallas_call(
         kernel,
         grid=grid,
         in_specs=[
-            pl.BlockSpec((element(tile.images), element(tile.window), element(width.input), element(inputs)), rows),
+            pl.BlockSpec((*map(pl.Element, held), pl.Element(tile.breadth, (0, beyond)), pl.Element(inputs)), window),
             pl.BlockSpec(
                 (*w.shape[:2], tile.outputs, w.shape[3]),
-                lambda *step: (0, 0, place(*step)[2], 0),
+                lambda *ids: (0, 0, step_of(*ids).outputs, 0),
                 pipeline_mode=pl.Buffered(1) if whole else None,
             ),
         ],
         out_specs=pl.BlockSpec(
-            (tile.images, tile.rows * height.stride, width.output, tile.outputs),
-            lambda *step: (place(*step)[0], place(*step)[1], 0, place(*step)[2]),
+            (tile.images, tile.rows * height.stride, line, tile.outputs),
+            lambda *ids: tuple(step_of(*ids)),
         ),
         out_shape=jax.ShapeDtypeStruct((x.shape[0], *geometry.output, outputs), engine.dtype),
         scratch_shapes=[
-            pltpu.VMEM((tile.images, tile.rows + height.halo, across, tpu_tiles.lanes(width, inputs)), w.dtype),
-            pltpu.VMEM((parts, tile.images * tile.rows, across * width.stride, min(tile.outputs, LANES)), jnp.float32),
+            pltpu.VMEM((tile.images, tile.rows + height.halo, tile.columns, tpu_tiles.lanes(width, inputs)), w.dtype),
+            pltpu.VMEM(
+                (parts, tile.images * tile.rows, tile.columns * width.stride, min(tile.outputs, LANES)), jnp.float32
+            ),
         ],
         compiler_params=pltpu.CompilerParams(dimension_semantics=(pltpu.PARALLEL,) * len(grid)),
         name="transpose_conv",
@@ -88,11 +97,10 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
 
 def _kernel(
-    x: Any, w: Any, y: Any, shifted: Any, interleaved: Any, *, place: Callable[..., tuple[Any, Any, Any]],
+    x: Any, w: Any, y: Any, shifted: Any, interleaved: Any, *, step_of: Callable[..., "Step"],
     height: Line, width: Line, tile: Tiles, joined: bool, precision: lax.Precision,
 ) -> None:  # fmt: skip
-    block = place(*(pl.program_id(axis) for axis in range(3)))[1]
-    _shift(x, shifted, block, height, width, tile)
+    _shift(x, shifted, step_of(*(pl.program_id(axis) for axis in range(4))), height, width, tile)
     across, inputs = shifted.shape[2], x.shape[3]
     m, most = tile.images * tile.rows * across, max(row.taps for row in height.phases)
     least = min(row.taps for row in height.phases)
@@ -132,7 +140,7 @@ def _kernel(
             for j in range(tile.rows):
                 for part in range(interleaved.shape[0]):
                     lanes = slice(part * LANES, min((part + 1) * LANES, y.shape[3]))
-                    line = interleaved[part, image * tile.rows + j, : width.output, : lanes.stop - lanes.start]
+                    line = interleaved[part, image * tile.rows + j, : y.shape[2], : lanes.stop - lanes.start]
                     y[image, j * height.stride + r, :, lanes] = line.astype(y.dtype)
 
     if len(height.phases) <= MOST_ROW_PHASES:
@@ -159,52 +167,61 @@ def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None
         interleaved[part, :, pl.ds(c, lanes.shape[1], stride=stride), :] = lanes
 
 
-def _shift(x: Any, shifted: Any, block: Any, height: Line, width: Line, tile: Tiles) -> None:
+def _shift(x: Any, shifted: Any, step: "Step", height: Line, width: Line, tile: Tiles) -> None:
     """Fills the scratch: line l is input row `first + l`, its columns at each shift."""
-    inputs, across = x.shape[3], shifted.shape[2]
-    first = block * tile.rows + height.shifts[0]
+    inputs, split = x.shape[3], tpu_tiles.across(tile, width) > 1
+    first = step.row * tile.rows + height.shifts[0]
     start = jnp.clip(first, 0, height.input - tile.window)
-
-    def at(row: jax.Array, shift: int) -> jax.Array:
-        """Column b is b + shift of the row, or zero."""
-        before = min(max(0, -shift), across)
-        end = max(before, min(across, width.input - shift))
-        zeros = [jnp.zeros((size, inputs), row.dtype) for size in (before, across - end)]
-        parts = [part for part in (zeros[0], row[before + shift : end + shift], zeros[1]) if part.shape[0]]
-        return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
+    begin = tpu_tiles.first_column(tile, width)
+    column = step.column * tile.columns + begin
 
     def fill(number: Any, _: None) -> None:
         image, line = lax.div(number, shifted.shape[1]), lax.rem(number, shifted.shape[1])
         within = (first + line >= 0) & (first + line < height.input)
         row = x[image, jnp.clip(first + line - start, 0, tile.window - 1)]
-        row = jnp.where(within, row, 0).astype(shifted.dtype)
+        if split:
+            within &= (column > -tile.breadth) & (column < width.input)
+        row = jnp.where(within, row, 0)
+        # What is held begins within the input: at its ends columns are put in their places, with zeros beside them.
+        for edge in tpu_tiles.edges(tile, width):
+            row = jnp.where(step.column == edge.step, _cut(row, edge.start, tile.breadth, edge.end), row)
+        row = row.astype(shifted.dtype)
         columns: dict[int, jax.Array] = {}
         for shift, lane in tpu_tiles.places(width, inputs):
             if shift not in columns:
-                columns[shift] = at(row, shift)
+                columns[shift] = _cut(row, shift - begin, tile.columns, row.shape[0])
             shifted[image, line, :, lane : lane + inputs] = columns[shift]
 
     lax.fori_loop(0, tile.images * shifted.shape[1], fill, None)
 
 
-def _tile(x: jax.Array, geometry: Geometry, outputs: int, itemsize: int, engine: "Engine") -> Tiles:
-    height, width = tpu_tiles.lines(geometry)
-    products = width.kernel * height.kernel
-    if products > MOST_PRODUCTS:
-        raise unable("pallas", f"{products} products written out; expected at most {MOST_PRODUCTS}")
-    sizes = x.shape[0], height, width, x.shape[-1], outputs, itemsize, x.dtype.itemsize, engine.dtype.itemsize
-    if (tile := tpu_tiles.tiles(*sizes)) is None:
-        needed = f"a row of {width.output} outputs and its {min(outputs, LANES)} channels exceed a TPU's VMEM"
-        raise unable("pallas", f"{needed}; expected at most {tpu_tiles.BUDGET >> 20} MiB")
-    return tile
+def _cut(row: jax.Array, start: int, length: int, end: int) -> jax.Array:
+    """So many columns of it from `start` on, zero before its first and from `end` on."""
+    before = min(max(0, -start), length)
+    stop = max(before, min(length, end - start))
+    zeros = [jnp.zeros((size, row.shape[1]), row.dtype) for size in (before, length - stop)]
+    parts = [part for part in (zeros[0], row[start + before : start + stop], zeros[1]) if part.shape[0]]
+    return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def _grid(batch: int, outputs: int, height: Line, tile: Tiles) -> tuple[tuple[int, ...], Callable[..., Any]]:
-    """Its sizes, and (images, rows, outputs) of a step."""
+class Step(NamedTuple):
+    """The numbers of its blocks of images, rows, columns and output channels."""
+
+    image: Any
+    row: Any
+    column: Any
+    outputs: Any
+
+
+def _grid(
+    batch: int, outputs: int, height: Line, width: Line, tile: Tiles
+) -> tuple[tuple[int, ...], Callable[..., Step]]:
+    """Its sizes, and where a step is. Rows change fastest: what is held of the whole height stays."""
     images, rows, parts = batch // tile.images, -(-height.blocks // tile.rows), -(-outputs // tile.outputs)
+    columns = tpu_tiles.across(tile, width)
     if tile.outputs_first:
-        return (parts, images, rows), lambda part, image, row: (image, row, part)
-    return (images, parts, rows), lambda image, part, row: (image, row, part)
+        return (parts, images, columns, rows), lambda part, image, column, row: Step(image, row, column, part)
+    return (images, parts, columns, rows), lambda image, part, column, row: Step(image, row, column, part)
 
 
 def _by_phase(w: jax.Array, width: Line) -> jax.Array:

@@ -93,25 +93,28 @@ def large_and_depthwise(problem: Problem) -> bool:
 
 
 def kernel_fills_the_chip(problem: Problem) -> bool:
-    """bfloat16 in a line or plane, 64 or more channels on either side, steps of 256 positions, each read once."""
-    g = problem.geometry
-    known = all(isinstance(size, int) for size in (problem.batch, *g.input, *g.output))
-    plain = g.rank < 3 and problem.groups == 1 and problem.dtype == "bfloat16" and max(g.dilations) == 1
-    if not known or not plain or min(problem.inputs, problem.outputs) < 64 or problem.taps > MOST_WRITTEN_OUT:
-        return False
-    height, width = _tpu_tiles.lines(g)
-    tile = _tpu_tiles.of(problem)
-    if tile is None or _tpu_tiles.reread(tile, height) > _tpu_tiles.REREAD:
-        return False
-    return tile.images * tile.rows * width.blocks >= 256
+    """bfloat16, 64 or more channels on either side, steps of 256 positions that move little more than they must.
 
+    Unstrided, only where each tap's channels fill the lanes: else taps are copied side by side, which no interleaving
+    of phases makes up for (8, 103x103, 107 to 120, k 7, s 1: 1791; lax 1056). Where outputs leave lanes empty, only of
+    512 positions in all: the change of layout that follows costs more (3, 10x10, 91 to 111, k 4, s 2: 26; lax 20).
+    """
+    few = problem.dtype != "bfloat16" or min(problem.inputs, problem.outputs) < 64
+    if few or problem.taps > MOST_WRITTEN_OUT or (not strided(problem) and _tpu_tiles.joins(problem.inputs)):
+        return False
+    call, tile = _tpu_tiles.at_default(problem), _tpu_tiles.of(problem)
+    if isinstance(tile, str) or _tpu_tiles.moved(tile, call) > _tpu_tiles.MOST_MOVED:
+        return False
+    positions = call.batch * call.height.blocks * call.width.blocks
+    if positions < _tpu_tiles.ROWS and call.outputs % _tpu_tiles.LANES:
+        return False
+    return tile.images * tile.rows * min(tile.columns, call.width.blocks) >= 256
 
-# Issue cycles of the kernel's schedule, and the estimate for the rest of its program (`benchmarks tpu-pallas`).
-KERNEL = (Rule("tpu", "*", "output", kernel_fills_the_chip, "pallas", "16, 32x32, 128 to 64, k 4, s 2: 85; lax 239"),)
 
 RULES = (
-    *KERNEL,
     Rule("tpu", "*", "output", gaps_to_few, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 613; lax 10643"),
+    # Issue cycles of the kernel's schedule, and the estimate for the rest of its program (`benchmarks tpu-pallas`).
+    Rule("tpu", "*", "output", kernel_fills_the_chip, "pallas", "16, 32x32, 128 to 64, k 4, s 2: 85; lax 239"),
     Rule("tpu", "*", "output", wide_and_kernel_is_stride, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 298; lax 401"),
     Rule("tpu", "*", "output", to_one_channel, "gemm", "2, 64x64, 56 to 1, k 9, s 3: 97; phase 125, lax 798"),
     Rule("tpu", "*", "output", long_line, "phase", "4, 500, 513 to 1, k 1024, s 256: 169; gemm 649, lax 126035"),
