@@ -44,5 +44,6 @@ def with_bias(y: jax.Array, bias: jax.Array | None, channel_axis: int) -> jax.Ar
     if bias is None:
         return y
     wide = np.promote_types(y.dtype, "float32") if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
-    after = y.ndim - 1 - channel_axis % y.ndim
-    return (y.astype(wide) + bias.astype(wide).reshape(-1, *(1,) * after)).astype(y.dtype)
+    shape = [1] * y.ndim
+    shape[channel_axis] = -1
+    return (y.astype(wide) + bias.astype(wide).reshape(shape)).astype(y.dtype)

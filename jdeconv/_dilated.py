@@ -67,14 +67,18 @@ class Operands:
         # Which of (batch, *spatial, channels) each of the result's dimensions is.
         order = np.argsort([self.numbers.out_spec[axis] for axis in (0, *range(2, self.rank + 2), 1)]).tolist()
 
+        sizes = (batch, *geometry.output)
+        if not self.rank:  # a matrix product: one position, one tap
+            geometry = Geometry((1,), (1,), (1,), (1,), (1,), (0,))
+
         def compute(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
             x = lhs.transpose(batch_axis, *spatial, channel_axis)
             x = x.reshape(batch, *geometry.input, groups, into // groups)
-            y = solve("output", geometry, input=x, kernel=self._operators_kernel(rhs),
-                      dtype=dtype, precision=precision, method=method)  # fmt: skip
-            return y.reshape(batch, *geometry.output, out).transpose(order)
+            w = self._operators_kernel(rhs)
+            w = w.reshape(*geometry.kernel, *w.shape[-3:])
+            y = solve("output", geometry, input=x, kernel=w, dtype=dtype, precision=precision, method=method)
+            return y.reshape(*sizes, out).transpose(order)
 
-        sizes = (batch, *geometry.output)
         dimensions = [
             *(Dimension(size, ((0, axis),)) for size, axis in zip(sizes, (batch_axis, *spatial), strict=True)),
             channels(out, groups, channel_axis, self.kernel_axes[0], self.numbers.rhs_spec[0]),

@@ -89,8 +89,9 @@ def explain(
 ) -> Explanation:
     """How a transposed convolution is computed: which formulation on which platform, and what it costs.
 
-    It answers for one device; programs that XLA partitions over several use `lax`. Nothing is computed, but the three
-    passes are compiled for the default backend, to read their temporary memory.
+    It answers for one device, and so for each device's part of a program that `jit` partitions; those that are exported
+    or made while `jax_compilation_cache_dir` is set, use `lax`. Nothing is computed, but the three passes are compiled
+    for the default backend, to read their temporary memory.
 
     Args:
       value, filter: arrays, or `jax.ShapeDtypeStruct`s; of rank 3, 4 or 5, the spatial rank being 1, 2 or 3.

@@ -65,10 +65,10 @@ class Geometry:
     def empty(self) -> bool:
         """Whether it is known that no output position is reached, so that every result is zero."""
         dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)
+        known = lambda i, o: isinstance(i, int) and isinstance(o, int)  # noqa: E731
         return any(
-            0 in (i, k, o) or (i - 1) * s + extent <= low or o + low <= 0
+            k == 0 or (known(i, o) and (0 in (i, o) or (i - 1) * s + extent <= low or o + low <= 0))
             for i, k, extent, o, s, low in dims
-            if isinstance(i, int) and isinstance(o, int)
         )
 
 

@@ -56,4 +56,4 @@ class Problem:
     @property
     def filling(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
-        return self.blocks * self.phases / self.taps
+        return self.blocks * self.phases / max(self.taps, 1)

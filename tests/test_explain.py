@@ -66,3 +66,8 @@ def test_an_array_of_no_rank_that_is_known():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         jdeconv.explain(jax.ShapeDtypeStruct((2, 2), "float32"), W)
+
+
+def test_a_kernel_without_taps():
+    found = jdeconv.explain(np.ones((1, 4, 4, 3)), np.ones((0, 3, 2, 3)))
+    assert len(str(found).splitlines()) > 4

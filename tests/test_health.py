@@ -11,16 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import Case, cases, refuses
+from cases import RUN_HERE, Case, cases, refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 import jdeconv
 from jdeconv import _onednn, _operator
-from jdeconv._formulations import METHODS
 
-EVERY = ["auto", *METHODS]
+EVERY = ["auto", *RUN_HERE]
 ENGINES = {"oneDNN": ("cpu", True), "XLA": ("cpu", False), "GPU": ("gpu", False)}  # a GPU's programs, run here
 
 

@@ -431,3 +431,16 @@ def test_undecidable():
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         jax.eval_shape(lambda x, w: jdeconv.lax.conv_transpose(x, w, (2,), ((-3, -3),)), x, w)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["auto", *RUN_HERE])
+def test_no_spatial_dimension_is_a_matrix_product(method, dtype):
+    """On each platform, in gradients too."""
+    f = lambda x, w: jdeconv.lax.conv_transpose(x, w, (), (), dimension_numbers=("NC", "IO", "NC"), method=method)  # noqa: E731
+    x, w = (np.arange(size).reshape(shape).astype(dtype) for size, shape in ((6, (2, 3)), (12, (3, 4))))
+    both = jax.jit(lambda x, w, y: (f(x, w), *jax.vjp(f, x, w)[1](y)))
+    y, *gradients = both(x, w, np.asarray(x @ w).astype(dtype))
+    for found, want in ((y, x @ w), (gradients[0], y @ w.T), (gradients[1], x.T @ y)):
+        np.testing.assert_allclose(np.asarray(found, "float32"), np.asarray(want, "float32"), rtol=1e-2)
+    jax.export.export(both, platforms=("cpu", "cuda", "tpu"))(x, w, y)

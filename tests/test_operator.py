@@ -270,6 +270,14 @@ def test_export_of_gradients_by_a_symbolic_number_of_kernels(method):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), exported.call(x, w), gradients(x, w))
 
 
+def test_export_of_a_gradient_by_a_kernel_without_taps():
+    (h,) = export.symbolic_shape("h", constraints=["h >= 2"])
+    f = lambda x, w: jdeconv.conv2d_transpose(x, w, None, (1, 2)).sum()  # noqa: E731
+    x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, h, 5, 2), (3, 0, 4, 2)))
+    exported = export.export(jax.jit(jax.grad(f)), platforms=["cpu", "tpu", "cuda"])(x, w)
+    assert not np.asarray(exported.call(np.ones((1, 3, 5, 2), "float32"), np.ones(w.shape, "float32"))).any()
+
+
 def test_a_symbolic_size_that_decides_nothing_is_refused_by_name():
     b, h, o = export.symbolic_shape("b, h, o")
     x, w = jax.ShapeDtypeStruct((b, h, 2), "float32"), jax.ShapeDtypeStruct((4, 3, 2), "float32")

@@ -1,6 +1,7 @@
 """The table of rules: the first that applies and is supported wins, and a method asked for is used or refused."""
 
 import dataclasses
+import re
 import types
 
 import pytest
@@ -60,6 +61,12 @@ def test_auto_always_finds_a_formulation(platform, result):
 
 def test_every_rule_has_a_method_and_evidence():
     assert all(rule.method in METHODS and rule.evidence for rule in _plan.RULES)
+
+
+def test_every_rule_says_by_itself_where_it_holds():
+    """The documentation shows each in a row of its own, where no other one is the one before it."""
+    for rule in _plan.RULES:
+        assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
 
 
 def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):

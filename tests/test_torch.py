@@ -213,3 +213,10 @@ def test_pytorch_agrees_on_what_is_refused(data, names, wrong_type):
     shown = {name: described(value) for name, value in call.items()}
     assert bool(ours) == bool(theirs), f"{shown}\nPyTorch: {theirs}\njdeconv: {ours}"
     assert ours is None or isinstance(ours, (ValueError, TypeError))
+
+
+def test_a_bias_under_strict_rank_promotion():
+    x, w, bias = jnp.ones((1, 4, 5, 5)), jnp.ones((4, 2, 3, 3)), jnp.arange(2.0)
+    want = jdeconv.torch.conv_transpose2d(x, w, None, 2) + bias[:, None, None]
+    with jax.numpy_rank_promotion("raise"):
+        np.testing.assert_array_equal(jdeconv.torch.conv_transpose2d(x, w, bias, 2), want)

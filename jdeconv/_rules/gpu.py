@@ -40,13 +40,13 @@ def more_taps_than_inputs(problem: Problem) -> bool:
 
 
 def more_taps_than_outputs(problem: Problem) -> bool:
-    """The same, where the output is the operand; or dilated as well as strided."""
+    """In one group: XLA takes the smaller of the two for a convolution's kernel. Or dilated as well as strided."""
     swapped = problem.groups == 1 and problem.taps > _positions(problem.geometry.output)
     return swapped or (strided(problem) and dilated(problem))
 
 
 def kernel_covers_input(problem: Problem) -> bool:
-    """In every dimension, or where the input's positions stay neighbours in any; or dilated."""
+    """As many taps as input positions: in every dimension, or in any if no strided one has several; or dilated."""
     g = problem.geometry
     sizes = [(k, _positions((i,)), s) for k, i, s in zip(g.kernel, g.input, g.strides, strict=True)]
     apart = any(s > 1 and i > 1 for _, i, s in sizes)

@@ -44,12 +44,18 @@ def kernel_is_stride(problem: Problem) -> bool:
 
 
 def wide_and_kernel_is_stride(problem: Problem) -> bool:
-    """Kernel = stride, over at least 4096 positions; beyond 16 bits only as in the next rule."""
+    """Kernel = stride, over at least 4096 positions, from 32 channels on, over at most 5 images.
+
+    Beyond 16 bits to more than 8 channels in a plane, of at most 8192 pairs.
+    """
     return _wide(problem) and (_narrow(problem) or wide_and_thin(problem))
 
 
 def wide_and_thin(problem: Problem) -> bool:
-    """The same, with at most 8192 pairs of channels; beyond 16 bits only in a plane."""
+    """Kernel = stride, over at least 4096 positions, with at most 8192 pairs of channels, over at most 5 images.
+
+    Beyond 16 bits only in a plane, to more than 8 channels.
+    """
     thin = problem.inputs * problem.outputs <= 8192
     return _wide(problem) and thin and (_narrow(problem) or problem.geometry.rank == 2)
 
@@ -71,7 +77,10 @@ def to_one_channel(problem: Problem) -> bool:
 
 
 def few_taps_to_one_channel(problem: Problem) -> bool:
-    """The same, with at most 128 taps: of 225 (5, 60x60, 23 to 1, k 15, s 3, float32) phase takes 170, lax 69."""
+    """One group, 27 to 128 taps to a single channel, strided in each of two or three dimensions.
+
+    Of 225 taps (5, 60x60, 23 to 1, k 15, s 3, float32) phase takes 170, lax 69.
+    """
     return to_one_channel(problem) and problem.taps <= 128
 
 
@@ -88,7 +97,7 @@ def large_kernel(problem: Problem) -> bool:
 
 
 def large_and_depthwise(problem: Problem) -> bool:
-    """The same, of one channel to one in each group."""
+    """Depthwise, at least 64 taps in whole blocks in a plane or volume."""
     return large_kernel(problem) and problem.inputs == problem.outputs == 1
 
 
