@@ -60,7 +60,7 @@ def test_values_and_gradients_with_sharded_operands(layout, groups, kind, shape)
     mesh = jax.make_mesh(shape, ("a", "b"), (kind,) * 2)
     with jax.set_mesh(mesh):
         xs, ws = (jax.device_put(v, NamedSharding(mesh, spec)) for v, spec in zip((x, w), LAYOUTS[layout], strict=True))
-        for wrap in (jax.jit, lambda f: f) if shape == (4, 2) and groups == 1 else (jax.jit,):
+        for wrap in (jit, lambda f: f) if shape == (4, 2) and groups == 1 else (jit,):
             found = wrap(f)(xs, ws), *wrap(gradients(f))(xs, ws)
             close(found, wanted)
             if kind is AxisType.Explicit:
@@ -117,7 +117,7 @@ def test_split_images(kinds, shape, groups):
     for spec_x, spec_w in layouts:
         with jax.set_mesh(mesh):
             xs, ws = jax.device_put(x, NamedSharding(mesh, spec_x)), jax.device_put(w, NamedSharding(mesh, spec_w))
-            close((jax.jit(f)(xs, ws), *jax.jit(gradients(f))(xs, ws)), wanted)
+            close((jit(f)(xs, ws), *jit(gradients(f))(xs, ws)), wanted)
     with jax.set_mesh(mesh):  # eager, once: the last layout's kernel gradient is one of the wrong ones
         close(gradients(f)(xs, ws), wanted[1:])
 
@@ -134,7 +134,7 @@ def test_split_images_of_stride_one_and_by_other_methods(kernel, stride, method)
     for spec_w in (P(), P(None, None, "a"), P(None, None, "b"), P(None, None, None, "a"), P(None, None, None, "b")):
         with jax.set_mesh(mesh):
             xs, ws = (jax.device_put(v, NamedSharding(mesh, spec)) for v, spec in ((x, P(None, "a")), (w, spec_w)))
-            close((jax.jit(f)(xs, ws), *jax.jit(gradients(f))(xs, ws)), wanted)
+            close((jit(f)(xs, ws), *jit(gradients(f))(xs, ws)), wanted)
 
 
 def test_export_of_a_partitioned_gradient():
@@ -154,7 +154,7 @@ def test_vmap_over_sharded_operands(operands):
     mesh = jax.make_mesh((4, 2), ("a", "b"))
     with jax.set_mesh(mesh):
         xs, ws = (jax.device_put(v, NamedSharding(mesh, spec)) for v, spec in zip((xs, ws), operands, strict=True))
-        found = jax.jit(mapped)(xs, ws), *jax.jit(gradients(mapped))(xs, ws)
+        found = jit(mapped)(xs, ws), *jit(gradients(mapped))(xs, ws)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2), found, wanted)
 
 
@@ -203,7 +203,7 @@ def test_shard_map_with_input_channels_split_and_summed():
     mesh = jax.make_mesh((2, 4), ("a", "b"), (AxisType.Auto,) * 2)
     specs = P("a", None, None, "b"), P(None, None, None, "b")
     mapped = jax.shard_map(lambda x, w: jax.lax.psum(f(x, w), "b"), mesh=mesh, in_specs=specs, out_specs=P("a"))
-    close((jax.jit(mapped)(x, w), *jax.jit(gradients(mapped))(x, w)), wanted)
+    close((jit(mapped)(x, w), *jit(gradients(mapped))(x, w)), wanted)
 
 
 def test_gradients_inside_shard_map_and_partly_manual_axes():
@@ -219,7 +219,7 @@ def test_gradients_inside_shard_map_and_partly_manual_axes():
                 jax.device_put(x, NamedSharding(mesh, P("a"))),
                 jax.device_put(w, NamedSharding(mesh, P(None, None, "b"))),
             )
-            close(jax.jit(mapped)(x, ws), wanted)
+            close(jit(mapped)(x, ws), wanted)
 
 
 def test_batch_sharding_gathers_nothing():
