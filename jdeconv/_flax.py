@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ._arguments import integers, shown
 from ._errors import refusal
+from ._operands import described
 from ._patch import Handlers
 from .lax import prepare
 
@@ -30,6 +31,15 @@ def convolution(
         stood: Callable[..., jax.Array], inputs: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any
     ) -> jax.Array:
         if mask is not None:
+            if getattr(mask, "shape", None) != kernel.shape:
+                raise refusal(
+                    ValueError,
+                    "mask",
+                    described(mask),
+                    "not of the kernel's shape",
+                    f"expected {kernel.shape}",
+                    "Give a number for each of the kernel's; with feature_group_count its channels are a group's.",
+                )
             kernel = kernel * jnp.asarray(mask, kernel.dtype)
         options |= dict(feature_group_count=feature_group_count, method=method, output_shape=output_shape)
         both, parameters = prepare(inputs, kernel, *arguments, **options)

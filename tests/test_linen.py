@@ -148,6 +148,16 @@ REFUSED = [
         "Use 1, the default, for one group.",
     ),
     (
+        dict(feature_group_count=2, mask=np.array([1, 0, 1, 0, 1, 0], np.float32)), dict(),
+        "mask=float32[6]: not of the kernel's shape; expected (3, 2, 2, 6). "
+        "Give a number for each of the kernel's; with feature_group_count its channels are a group's.",
+    ),
+    (
+        dict(feature_group_count=2, mask=np.ones((3, 2, 4, 6), np.float32)), dict(),
+        "mask=float32[3, 2, 4, 6]: not of the kernel's shape; expected (3, 2, 2, 6). "
+        "Give a number for each of the kernel's; with feature_group_count its channels are a group's.",
+    ),
+    (
         dict(padding="CAUSAL"), dict(),
         "padding='CAUSAL': unknown; expected 'SAME', 'VALID' or 2 [low, high] pairs. "
         "Spell a string in capitals, or list the pairs.",
