@@ -1,10 +1,10 @@
-"""TensorFlow's `output_shape`: its forms, the groups that it implies, and why a size is not reachable."""
+"""`output_shape`: its forms, the groups that TensorFlow's implies, and why a size is not reachable."""
 
 from typing import Any
 
 from jax import export
 
-from ._arguments import integer, items, shown, spatial
+from ._arguments import integer, integers, items, shown, spatial
 from ._errors import either, refusal
 from ._geometry import Undecidable, Unreachable
 from ._jax import Tracer
@@ -53,6 +53,23 @@ def parse(
             "Use -1 for whatever batch the input has.",
         )
     return spatial(tuple(sizes), channel_axis), sizes[channel_axis]
+
+
+def spatial_sizes(value: Any, rank: int, single: bool = True) -> tuple[Any, ...]:
+    """The sizes alone, as `integers` reads them, or symbolic dimensions."""
+    entries = items(value)
+    parts = [value] if entries is None else entries
+    ints = [0 if export.is_symbolic_dim(part) else part for part in parts]
+    known = integers(
+        "output_shape",
+        ints[0] if entries is None else ints,
+        lengths=(rank,),
+        least=0,
+        whole=value,
+        single=single,
+    )
+    sizes = zip(parts * rank if len(parts) == 1 else parts, known, strict=True)
+    return tuple(part if export.is_symbolic_dim(part) else size for part, size in sizes)
 
 
 def groups_of(

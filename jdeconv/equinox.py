@@ -6,10 +6,11 @@ from typing import Any
 import equinox
 import jax
 
-from ._arguments import integers, shown
+from ._arguments import shown
 from ._dilated import geometry_of, operands, result_type
 from ._errors import blames_caller, either, refusal
 from ._operands import described, method_for, precision_now
+from ._output_shape import spatial_sizes
 
 
 class ConvTranspose(equinox.nn.ConvTranspose):
@@ -21,8 +22,9 @@ class ConvTranspose(equinox.nn.ConvTranspose):
     Args:
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`. Keyword only.
 
-    `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each
-    dimension), in the place of `output_padding`: any that the layer's strided convolution maps to the input's.
+    `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic
+    dimension, or one for each dimension), in the place of `output_padding`: any that the layer's strided convolution
+    maps to the input's.
 
     Raises: ValueError for an input of another rank or sizes that are not reachable, NotImplementedError for
     `output_shape` with `padding_mode='CIRCULAR'`; else what Equinox's constructor raises.
@@ -83,7 +85,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
                 "expected None",
                 "Crop the output.",
             )
-        wanted = integers("output_shape", output_shape, lengths=(self.num_spatial_dims,), least=0)
+        wanted = spatial_sizes(output_shape, self.num_spatial_dims)
         same = isinstance(self.padding, str) and self.padding != "VALID"
         extra = []
         dims = zip(
@@ -98,14 +100,23 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         for size, want, k, s, d, pads in dims:
             default = (size - 1) * s + 1 + sum(pads) - (k - 1) * d
             more = default - want if same else want - default
+            if not isinstance(more, int):
+                raise refusal(
+                    ValueError,
+                    "output_shape",
+                    shown(output_shape),
+                    f"it can't be told whether {default} - {want} is a constant",
+                    "expected symbolic sizes that decide it",
+                    "Ask for multiples of the input's sizes, less a constant.",
+                )
             if not 0 <= more < s:
-                reachable = range(default - s + 1, default + 1) if same else range(default, default + s)
+                reachable = [default - i if same else default + i for i in range(s)]
                 raise refusal(
                     ValueError,
                     "output_shape",
                     shown(output_shape),
                     f"{want} is not reachable from {size} with stride {s}, padding={shown(self.padding)}",
-                    f"reachable: {either(reachable)}",
+                    f"reachable: {either(reversed(reachable) if same else reachable)}",
                     "Ask for one of them, or leave it out for the default size.",
                 )
             extra.append(more)

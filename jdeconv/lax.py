@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from . import _output_shape
-from ._arguments import flag, int_pairs, integers, items
+from ._arguments import flag, int_pairs, items
 from ._dilated import Operands, geometry_of, operands, result_type, steps
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
@@ -173,7 +173,7 @@ def _sized(
     both: Operands, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Any, output_shape: Any
 ) -> Geometry:
     """With the output's sizes asked for: any that the strided convolution maps to the input's."""
-    sizes = integers("output_shape", output_shape, lengths=(both.rank,), least=0)
+    sizes = _output_shape.spatial_sizes(output_shape, both.rank)
     pads = padding
     if not _is_mode(padding):
         pairs = int_pairs("padding", padding, both.rank, least=None)

@@ -24,9 +24,9 @@ class ConvTranspose(nnx.ConvTranspose):
         with `transpose_kernel`, and so is `mask`. Default 1.
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
-    `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int, or one for each dimension)
-    other than the default ones; any that the strided convolution of that padding maps to the input's. Flax counts
-    padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+    `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic dimension,
+    or one for each dimension) other than the default ones; any that the strided convolution of that padding maps to the
+    input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
 
     Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
     divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.

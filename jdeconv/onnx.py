@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _cuts
+from . import _cuts, _output_shape
 from ._arguments import integers, shown
 from ._channels import transpose_conv, with_bias
 from ._errors import blames_caller, either, refusal
@@ -116,7 +116,7 @@ def conv_transpose(
         if output_shape is None:
             sizes: tuple[Any, ...] = tuple(i * s for i, s in zip(in_sizes, steps, strict=True))
         else:
-            sizes = _ints("output_shape", output_shape, rank)
+            sizes = _output_shape.spatial_sizes(output_shape, rank, single=False)
         cuts = [
             _split((i - 1) * s + more + (k - 1) * d + 1 - size, more, auto_pad)
             for i, s, more, k, d, size in zip(in_sizes, steps, extra, kernel, dils, sizes, strict=True)

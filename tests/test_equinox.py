@@ -160,3 +160,25 @@ def test_refused(options, shape, call, message):
     with pytest.raises((ValueError, NotImplementedError)) as refused:
         layer(np.zeros(shape, np.float32), **call)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(("padding", "less"), [("SAME", 1), (1, 0)])
+def test_output_shape_may_be_symbolic(padding, less):
+    """Exported once, it gives what int sizes give; where it decides nothing or can't be, that is said."""
+    layer = jdeconv.equinox.ConvTranspose2d(4, 6, 3, 2, padding=padding, key=jax.random.key(0))
+    f = jax.jit(lambda x: layer(x, output_shape=(x.shape[1] * 2 - less, 14)))
+    h, other = jax.export.symbolic_shape("h, other", constraints=["h >= 2"])
+    described = jax.ShapeDtypeStruct((4, h, 7), "float32")
+    x = np.random.default_rng(0).standard_normal((4, 5, 7)).astype(np.float32)
+    np.testing.assert_allclose(jax.export.export(f)(described).call(x), f(x), rtol=1e-5, atol=1e-5)
+    default = "2*h" if padding == "SAME" else "2*h - 1"
+    for size, message in {
+        other: f"output_shape=(other, 14): it can't be told whether {default} - other is a constant; expected symbolic "
+        "sizes that decide it. Ask for multiples of the input's sizes, less a constant.",
+        2 * h
+        + 9: f"output_shape=(2*h + 9, 14): 2*h + 9 is not reachable from h with stride 2, padding={layer.padding!r}; "
+        f"reachable: 2*h - 1 or 2*h. Ask for one of them, or leave it out for the default size.",
+    }.items():
+        with pytest.raises(ValueError) as refused:  # noqa: PT011
+            jax.eval_shape(lambda x, size=size: layer(x, output_shape=(size, 14)), described)
+        assert str(refused.value) == message

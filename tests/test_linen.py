@@ -184,3 +184,14 @@ def test_method_is_used():
     layer = jdeconv.linen.ConvTranspose(6, (3, 2), (2, 3), method="gemm")
     variables = layer.init(jax.random.key(0), X)
     assert "method=gemm" in str(jax.make_jaxpr(layer.apply)(variables, X))
+
+
+def test_output_shape_may_be_symbolic():
+    """Exported once, it gives what int sizes give."""
+    layer = jdeconv.linen.ConvTranspose(6, (3, 2), (2, 3))
+    variables = layer.init(jax.random.key(0), X)
+    f = jax.jit(lambda x: layer.apply(variables, x, output_shape=(x.shape[1] * 2 - 1, x.shape[2] * 3)))
+    shape = jax.export.symbolic_shape("b, h, w, 4", constraints=["h >= 2"])
+    exported = jax.export.export(f)(jax.ShapeDtypeStruct(shape, "float32"))
+    assert str(exported.out_avals[0].shape) == "(b, 2*h - 1, 3*w, 6)"
+    np.testing.assert_allclose(exported.call(X), f(X), rtol=1e-5, atol=1e-5)

@@ -121,3 +121,13 @@ def test_more_dimensions_than_have_names():
     layer = jdeconv.nnx.ConvTranspose(2, 2, (3,) * 4, (2,) * 4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"^dimension_numbers=None: no default for the 6 dimensions of lhs; expected"):
         layer(np.zeros((1, 3, 3, 3, 3, 2), np.float32), output_shape=(99,) * 4)
+
+
+def test_output_shape_may_be_symbolic():
+    """Exported once, it gives what int sizes give."""
+    layer = jdeconv.nnx.ConvTranspose(4, 6, (3, 2), (2, 3), padding="VALID", rngs=nnx.Rngs(0))
+    f = jax.jit(lambda x: layer(x, output_shape=(x.shape[1] * 2 + 2, x.shape[2] * 3)))
+    shape = jax.export.symbolic_shape("b, h, w, 4")
+    exported = jax.export.export(f)(jax.ShapeDtypeStruct(shape, "float32"))
+    assert str(exported.out_avals[0].shape) == "(b, 2*h + 2, 3*w, 6)"
+    np.testing.assert_allclose(exported.call(X), f(X), rtol=1e-5, atol=1e-5)

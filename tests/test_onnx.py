@@ -278,3 +278,17 @@ def test_the_runtime_agrees_on_what_is_refused(data, names):
     ours = refuses(lambda: trace(jdeconv.onnx.conv_transpose, {**arrays, **attributes}))
     assert bool(ours) == bool(theirs), f"{call}\nONNX Runtime: {theirs}\njdeconv: {ours}"
     assert ours is None or isinstance(ours, (ValueError, TypeError))
+
+
+@pytest.mark.parametrize("auto_pad", ["NOTSET", "SAME_UPPER"])
+def test_output_shape_may_be_symbolic(auto_pad):
+    """Exported once, it gives what int sizes give."""
+    n, h = jax.export.symbolic_shape("n, h", constraints=["h >= 2"])
+    x = np.random.default_rng(0).standard_normal((2, 4, 5, 7)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    f = jax.jit(
+        lambda x: jdeconv.onnx.conv_transpose(x, w, strides=2, output_shape=(x.shape[2] * 2 + 1, 12), auto_pad=auto_pad)
+    )
+    exported = jax.export.export(f)(jax.ShapeDtypeStruct((n, 4, h, 7), "float32"))
+    assert str(exported.out_avals[0].shape) == "(n, 3, 2*h + 1, 12)"
+    np.testing.assert_allclose(exported.call(x), f(x), rtol=1e-5, atol=1e-5)
