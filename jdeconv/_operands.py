@@ -201,10 +201,11 @@ def dtype_of(value: Any) -> np.dtype[Any] | None:
 def precision_now(precision: Any) -> Any:
     """A hashable precision; None is what `jax.default_matmul_precision` says now, not when the program is compiled."""
     if precision is None:
-        return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        return PRESETS.get(now, now)
     try:
         if not isinstance(precision, (list, tuple)):
-            return _precision(precision)
+            return PRESETS[precision] if precision in PRESETS else _precision(precision)
         first, second = precision
         return _precision(first), _precision(second)
     except (TypeError, ValueError):
@@ -222,6 +223,19 @@ def _precision(value: Any) -> lax.Precision:
     if value is not None and not isinstance(value, (str, lax.Precision)):
         raise TypeError  # the enumeration takes its members' numbers too, and so True for 'high'
     return lax.Precision(value)
+
+
+def _precision_of(preset: str) -> lax.Precision:
+    if preset.startswith(("F32", "F64")) or "_X" in preset:  # X3: in three passes
+        return lax.Precision.HIGHEST
+    return lax.Precision.HIGH if preset.startswith(("F16", "TF32")) else lax.Precision.DEFAULT
+
+
+# Presets are of products: lax's convolutions take them and are computed at the default precision. Here they are the
+# least precision that keeps as many bits of the operands on every platform, in convolutions and products alike.
+PRESETS: dict[Any, lax.Precision] = {
+    key: _precision_of(preset.name) for preset in lax.DotAlgorithmPreset for key in (preset, preset.name)
+}
 
 
 def method_for(method: Any) -> str:

@@ -42,6 +42,7 @@ def patch() -> "Patch":
       - A module that holds the function itself, by `from jax.lax import conv_transpose` before the patch.
       - Zeros put between the input's pixels by `jax.lax.pad`, as Equinox after 0.13.8 does: what follows is an ordinary
         convolution. Use `jdeconv.equinox` there.
+      - A `precision` that is a `jax.lax.DotAlgorithm`, which lax's convolutions ignore.
 
     Returns: a `Patch`, with `restore()`.
 

@@ -49,8 +49,9 @@ def conv2d_transpose(
         `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.
       data_format: `'NHWC'` (default; None is the same) or `'NCHW'`.
       name: the `jax.named_scope` of the operation, as profilers show it. Default `'conv2d_transpose'`.
-      precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter. None
-        (the default) is `jax.default_matmul_precision`'s.
+      precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter; or a
+        `jax.lax.DotAlgorithmPreset`, which is the least of the three that keeps as many bits. None (the default) is
+        `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
       method: `'auto'` (default: by a table of measured rules, see `explain`) or the formulation to use, for gradients
         too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.

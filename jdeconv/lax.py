@@ -53,7 +53,9 @@ def conv_transpose(
       dimension_numbers: None (default: channels last), three strings, or a `jax.lax.ConvDimensionNumbers`.
       transpose_kernel: False (default) slides `rhs` as it stands. True takes it for the kernel of the strided
         convolution whose gradient this is: flipped, input and output channels swapped.
-      precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them. None (default) is
+      precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them. A
+        `jax.lax.DotAlgorithmPreset` or its name, which lax's convolutions take for the default, is the least of the
+        three that keeps as many bits of the operands. A `jax.lax.DotAlgorithm` is refused. None (default) is
         `jax.default_matmul_precision`'s.
       preferred_element_type: the dtype of sums and result. Default: that of `lhs`.
       use_consistent_padding: True takes pairs, like strings, for the pads of the strided convolution, as PyTorch does;

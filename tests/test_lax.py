@@ -258,7 +258,30 @@ def test_integers_wrap_as_in_lax(method):
     np.testing.assert_array_equal(got, lax.conv_transpose(x, w, (2,), "SAME"))
 
 
-@pytest.mark.parametrize("precision", [None, "highest", lax.Precision.HIGH, ("high", "default")])
+PRESETS = {
+    "default": ["DEFAULT", "ANY_F8_ANY_F8_F32", "ANY_F8_ANY_F8_ANY_FAST_ACCUM", "BF16_BF16_BF16", "BF16_BF16_F32"],
+    "high": ["F16_F16_F16", "F16_F16_F32", "TF32_TF32_F32"],
+    "highest": ["BF16_BF16_F32_X3", "BF16_BF16_F32_X6", "BF16_BF16_F32_X9", "TF32_TF32_F32_X3", "F32_F32_F32",
+                "F64_F64_F64"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(name, wanted) for wanted, names in PRESETS.items() for name in names])
+def test_a_preset_is_the_least_precision_that_keeps_its_promise(name, wanted):
+    """Given by itself, by name or as the default: which lax's convolutions ignore, and products would follow."""
+    x, w = Call((2, 4, 3), (3, 3, 2), (2,), "SAME").arrays(np.float32)
+
+    def run(precision):
+        return jdeconv.lax.conv_transpose(x, w, (2,), "SAME", precision=precision, method="gemm")
+
+    programs = [str(jax.make_jaxpr(lambda: run(p))()) for p in (lax.DotAlgorithmPreset[name], name, wanted)]  # noqa: B023
+    assert programs[0] == programs[1] == programs[2]
+    if name != "DEFAULT":
+        with jax.default_matmul_precision(name):
+            np.testing.assert_allclose(run(None), lax.conv_transpose(x, w, (2,), "SAME"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", [None, "highest", lax.Precision.HIGH, ("high", "default"), "BF16_BF16_F32"])
 def test_numpy_operands_and_precision(precision):
     """NumPy's float64 is JAX's float32."""
     x, w = Call((2, 4, 3), (3, 3, 2), (2,), "SAME").arrays()

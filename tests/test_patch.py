@@ -97,7 +97,9 @@ NOT_TAKEN = {
     ),
     "bool": lambda: lax.conv_transpose(X > 0, W > 0, (2, 2), "SAME"),
     "weakly typed": lambda: lax.conv_transpose(jnp.full(X.shape, 1.0), jnp.full(W.shape, 2.0), (2, 2), "SAME"),
-    "precision of a kind of its own": lambda: lax.conv_transpose(X, W, (2, 2), "SAME", precision="TF32_TF32_F32"),
+    "an algorithm as precision": lambda: lax.conv_transpose(
+        X, W, (2, 2), "SAME", precision=lax.DotAlgorithm(np.float32, np.float32, np.float32)
+    ),
 }
 
 
