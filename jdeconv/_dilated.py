@@ -6,7 +6,7 @@ lax's last tap is the operator's first, and `low` is what lax's low pad leaves o
 
 import dataclasses
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,26 @@ from ._sharding import Dimension, channels, on_mesh
 
 
 @dataclasses.dataclass(frozen=True)
+class Names:
+    """How the caller spells what is refused."""
+
+    lhs: str = "lhs"
+    rhs: str = "rhs"
+    rhs_dilation: str = "rhs_dilation"
+    feature_group_count: str = "feature_group_count"
+    channels: str = "dimension_numbers and transpose_kernel say which of its dimensions is which."
+    """The mend where the two have other channels."""
+    batch_added: bool = False
+
+    def given(self, lhs: Any) -> str:
+        """lhs as the caller has it."""
+        return described(jax.ShapeDtypeStruct(lhs.shape[1:], lhs.dtype) if self.batch_added else lhs)
+
+
+LAX = Names()
+
+
+@dataclasses.dataclass(frozen=True)
 class Operands:
     """Input and kernel with their layouts, checked against each other; made by `operands`."""
 
@@ -32,6 +52,7 @@ class Operands:
     groups: int
     swapped: bool
     """Whether rhs is the kernel of the strided convolution, so that its output channels (O) are the input's here."""
+    names: Names
 
     @property
     def rank(self) -> int:
@@ -94,25 +115,32 @@ class Operands:
         return lax.rev(w.swapaxes(-2, -3), range(self.rank))
 
 
-def operands(lhs: Any, rhs: Any, dimension_numbers: Any, feature_group_count: Any, swapped: bool = False) -> Operands:
-    """Raises ValueError or TypeError where they don't fit, in lax's names for them."""
-    lhs, rhs = _array("lhs", lhs), _array("rhs", rhs)
+def operands(
+    lhs: Any,
+    rhs: Any,
+    dimension_numbers: Any,
+    feature_group_count: Any,
+    swapped: bool = False,
+    names: Names = LAX,
+) -> Operands:
+    """Raises ValueError or TypeError where they don't fit, in the caller's names for them."""
+    lhs, rhs = _array(names.lhs, lhs, names.given), _array(names.rhs, rhs)
     if rhs.ndim != lhs.ndim or lhs.ndim < 2:
         raise refusal(
             ValueError,
-            "rhs",
+            names.rhs,
             described(rhs),
             f"{rhs.ndim} dimensions",
-            f"expected as many as lhs={described(lhs)} has, and at least 2",
+            f"expected as many as {names.lhs}={names.given(lhs)} has, and at least 2",
             "Both have their spatial dimensions and two more.",
         )
     numbers = _numbers(dimension_numbers, lhs.shape, rhs.shape)
-    (groups,) = integers("feature_group_count", feature_group_count, lengths=(1,), least=1)
-    found = Operands(lhs, rhs, numbers, groups, swapped)
+    (groups,) = integers(names.feature_group_count, feature_group_count, lengths=(1,), least=1)
+    found = Operands(lhs, rhs, numbers, groups, swapped, names)
     if not all(isinstance(size, int) and size for size in found.kernel):
         raise refusal(
             ValueError,
-            "rhs",
+            names.rhs,
             described(rhs),
             "a kernel size that is 0 or symbolic",
             "expected known sizes of at least 1",
@@ -123,16 +151,16 @@ def operands(lhs: Any, rhs: Any, dimension_numbers: Any, feature_group_count: An
         per_group = f" in each of {groups} groups" if groups > 1 and not swapped else ""
         raise refusal(
             ValueError,
-            "rhs",
+            names.rhs,
             described(rhs),
             f"{kernel_inputs} input channels{per_group}",
-            f"expected those of lhs={described(lhs)}, {into} in all",
-            "dimension_numbers and transpose_kernel say which of its dimensions is which.",
+            f"expected those of {names.lhs}={names.given(lhs)}, {into} in all",
+            names.channels,
         )
     if groups > 1 and (into % groups or out % groups):
         raise refusal(
             ValueError,
-            "feature_group_count",
+            names.feature_group_count,
             groups,
             f"{into} input and {out} output channels",
             "expected a divisor of both",
@@ -142,9 +170,16 @@ def operands(lhs: Any, rhs: Any, dimension_numbers: Any, feature_group_count: An
 
 
 def geometry_of(
-    operands: Operands, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[tuple[int, int]]
+    operands: Operands,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    padding: Any = None,
 ) -> Geometry:
-    """lax's sizes: the dilated input is padded, or cut where pads are negative, and the kernel slides over that."""
+    """lax's sizes: the dilated input is padded, or cut where pads are negative, and the kernel slides over that.
+
+    `padding` is what the caller was given, if that is something else than `pads`.
+    """
     outputs, lows = [], []
     sizes = zip(operands.input, operands.kernel, strides, dilations, pads, strict=True)
     for dim, (i, k, s, d, (low, high)) in enumerate(sizes):
@@ -155,7 +190,7 @@ def geometry_of(
                 raise refusal(
                     ValueError,
                     "padding",
-                    shown(tuple(pads)),
+                    shown(tuple(pads) if padding is None else padding),
                     f"more is cut off than the dilated input's {padded - low - high} in dimension {dim}",
                     "expected pads that leave at least 0",
                     "Cut off less.",
@@ -164,8 +199,8 @@ def geometry_of(
         except Undecidable as error:
             raise refusal(
                 ValueError,
-                "lhs",
-                described(operands.lhs),
+                operands.names.lhs,
+                operands.names.given(operands.lhs),
                 f"it can't be told whether {error.condition}",
                 "expected symbolic sizes that decide it",
                 "State it in jax.export.symbolic_shape(..., constraints=[...]).",
@@ -190,15 +225,15 @@ def steps(name: str, value: Any, rank: int) -> tuple[int, ...]:
 
 def result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
     """The dtype of the result: the operands', which is the same for both, or `preferred`, which loses nothing."""
-    dtype = operands.lhs.dtype
+    dtype, names = operands.lhs.dtype, operands.names
     if dtype != operands.rhs.dtype:
         raise refusal(
             TypeError,
-            "rhs",
+            names.rhs,
             described(operands.rhs),
             f"dtype {operands.rhs.dtype}",
-            f"expected {dtype}, as lhs={described(operands.lhs)} has",
-            "Cast one of the two, for example with rhs.astype(lhs.dtype).",
+            f"expected {dtype}, as {names.lhs}={names.given(operands.lhs)} has",
+            f"Cast one of the two, for example with {names.rhs}.astype({names.lhs}.dtype).",
         )
     if preferred is None:
         return np.dtype(dtype)
@@ -233,7 +268,7 @@ DTYPES = tuple(
 )  # fmt: skip
 
 
-def _array(name: str, value: Any) -> jax.Array:
+def _array(name: str, value: Any, described: Callable[[Any], str] = described) -> jax.Array:
     dtype = getattr(value, "dtype", None)
     described_only = isinstance(value, jax.ShapeDtypeStruct)
     if described_only or not hasattr(value, "shape") or dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from ._arguments import integers, shown
-from ._errors import refusal
+from ._dilated import Names
+from ._errors import either, refusal
 from ._operands import described
 from ._patch import Handlers
-from .lax import prepare
+from .lax import LAYOUTS, prepare
+
+NAMES = Names("inputs", "kernel", "kernel_dilation", channels="Give the layer as many features as it was made for.")
 
 
 def convolution(
@@ -41,7 +44,16 @@ def convolution(
                     "Give a number for each of the kernel's; with feature_group_count its channels are a group's.",
                 )
             kernel = kernel * jnp.asarray(mask, kernel.dtype)
-        options |= dict(feature_group_count=feature_group_count, method=method, output_shape=output_shape)
+        if kernel.ndim > max(LAYOUTS):  # lax has no layout for more, nor has Flax
+            raise refusal(
+                ValueError,
+                "kernel",
+                described(kernel),
+                f"{kernel.ndim} dimensions",
+                f"expected {either(LAYOUTS)}",
+                "Call jdeconv.lax.conv_transpose, with dimension_numbers.",
+            )
+        options |= dict(feature_group_count=feature_group_count, method=method, output_shape=output_shape, names=NAMES)
         both, parameters = prepare(inputs, kernel, *arguments, **options)
         return both.convolve(**parameters)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from . import _output_shape
 from ._arguments import flag, int_pairs, items
-from ._dilated import Operands, geometry_of, operands, result_type, steps
+from ._dilated import LAX, Names, Operands, geometry_of, operands, result_type, steps
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._operands import method_for, precision_now
@@ -112,6 +112,7 @@ def prepare(
     feature_group_count: int = 1,
     method: str = "auto",
     output_shape: Any = None,
+    names: Names = LAX,
 ) -> tuple[Operands, dict[str, Any]]:
     """All checks; what is left to do is `convolve`. `output_shape` asks for spatial sizes other than the default."""
     ndim = getattr(lhs, "ndim", 0)
@@ -126,9 +127,9 @@ def prepare(
         )
     dimension_numbers = LAYOUTS.get(ndim) if dimension_numbers is None else dimension_numbers
     swapped = flag("transpose_kernel", transpose_kernel)
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped)
+    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped, names)
     steps_ = steps("strides", strides, both.rank)
-    dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
+    dilations = (1,) * both.rank if rhs_dilation is None else steps(names.rhs_dilation, rhs_dilation, both.rank)
     extents = tuple(map(extent, both.kernel, dilations))
     if output_shape is None:
         pads = _pads(padding, extents, steps_, flag("use_consistent_padding", use_consistent_padding))

@@ -116,11 +116,35 @@ def test_output_shape_and_method():
         jdeconv.nnx.ConvTranspose(4, 6, (3, 2), feature_group_count=3, rngs=nnx.Rngs(0))
 
 
-def test_more_dimensions_than_have_names():
-    """lax has no default layout for them, so no output_shape gets as far as the naming of a dimension."""
-    layer = jdeconv.nnx.ConvTranspose(2, 2, (3,) * 4, (2,) * 4, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"^dimension_numbers=None: no default for the 6 dimensions of lhs; expected"):
-        layer(np.zeros((1, 3, 3, 3, 3, 2), np.float32), output_shape=(99,) * 4)
+# x, the layer's options, the message: in the layer's names, not lax's.
+REFUSED = [
+    (X[..., :3], dict(),
+     "kernel=float32[3, 2, 4, 6]: 4 input channels; expected those of inputs=float32[2, 5, 6, 3], 3 in all. "
+     "Give the layer as many features as it was made for."),
+    (X[0, 0], dict(),
+     "kernel=float32[3, 2, 4, 6]: 4 dimensions; expected as many as inputs=float32[6, 4] has, and at least 2. "
+     "Both have their spatial dimensions and two more."),
+    (X, dict(promote_dtype=lambda arrays, dtype: (jnp.float16(arrays[0]), *arrays[1:])),
+     "kernel=float32[3, 2, 4, 6]: dtype float32; expected float16, as inputs=float16[2, 5, 6, 4] has. "
+     "Cast one of the two, for example with kernel.astype(inputs.dtype)."),
+    (X, dict(dtype="float8_e4m3fn"),
+     "inputs=float8_e4m3fn[2, 5, 6, 4]: dtype float8_e4m3fn; expected floats of 16 bits or more, complex numbers or "
+     "integers of 8 bits or more. Cast it, or call jax.lax.conv_transpose."),
+    (X, dict(kernel_dilation=(1, 1, 1)),
+     "kernel_dilation=(1, 1, 1): not one int a spatial dimension; expected a sequence of 2. "
+     "Give one for each, in the order of the kernel's dimensions."),
+    (X[:, None, None], dict(kernel_size=(1, 1, 3, 2), strides=1),
+     "kernel=float32[1, 1, 3, 2, 4, 6]: 6 dimensions; expected 2, 3, 4 or 5. "
+     "Call jdeconv.lax.conv_transpose, with dimension_numbers."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("x", "options", "message"), REFUSED)
+def test_refused(x, options, message):
+    layer = jdeconv.nnx.ConvTranspose(4, 6, **dict(kernel_size=(3, 2), strides=(2, 3)) | options, rngs=nnx.Rngs(0))
+    with pytest.raises((ValueError, TypeError)) as refused:
+        layer(x)
+    assert str(refused.value).split("\n")[0] == message
 
 
 def test_output_shape_may_be_symbolic():
