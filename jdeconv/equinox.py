@@ -1,16 +1,26 @@
 """Equinox's `ConvTranspose` layers, trained fast."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import equinox
 import jax
 
-from ._arguments import shown
-from ._dilated import geometry_of, operands, result_type
+from ._arguments import integers, shown
+from ._dilated import Names, geometry_of, operands, result_type
 from ._errors import blames_caller, either, refusal
 from ._operands import described, method_for, precision_now
 from ._output_shape import spatial_sizes
+
+NAMES = Names(
+    "x",
+    "weight",
+    "dilation",
+    "groups",
+    channels="Give the layer as many channels as it was made for.",
+    batch_added=True,
+)
 
 
 class ConvTranspose(equinox.nn.ConvTranspose):
@@ -41,8 +51,43 @@ class ConvTranspose(equinox.nn.ConvTranspose):
     method: str = equinox.field(static=True)
 
     @blames_caller
-    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        num_spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        output_padding: int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        padding_mode: str = "ZEROS",
+        dtype: Any = None,
+        *,
+        key: Any,
+        method: str = "auto",
+    ) -> None:
+        # Equinox's own, past those of its classes of one rank: they would pass the number of dimensions once more.
+        equinox.nn.ConvTranspose.__init__(
+            self,
+            num_spatial_dims,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            use_bias,
+            padding_mode,
+            dtype,
+            key=key,
+        )
+        for name in ("stride", "dilation"):
+            integers(name, getattr(self, name), least=1)
         self.method = method_for(method)
 
     @blames_caller
@@ -63,9 +108,9 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         padding = self._padding_for(x.shape[1:], output_shape)
         if self.padding_mode == "CIRCULAR":
             x, padding = self._circular_pad(x, padding)
-        both = operands(x[None], self.weight, None, self.groups)
+        both = operands(x[None], self.weight, None, self.groups, names=NAMES)
         y = both.convolve(
-            geometry=geometry_of(both, self.stride, self.dilation, padding),
+            geometry=geometry_of(both, self.stride, self.dilation, padding, self.padding),
             dtype=result_type(both, None),
             precision=precision_now(None),
             method=self.method,
@@ -132,20 +177,115 @@ class ConvTranspose(equinox.nn.ConvTranspose):
 class ConvTranspose1d(ConvTranspose, equinox.nn.ConvTranspose1d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose1d`'s arguments: `output_padding` stands before `padding`."""
 
-    # Type checkers take a module without one of its own for a dataclass that is constructed from its fields.
-    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
-        super().__init__(*arguments, method=method, **options)
+    @blames_caller
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        output_padding: int | Sequence[int] = 0,
+        padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        padding_mode: str = "ZEROS",
+        dtype: Any = None,
+        *,
+        key: Any,
+        method: str = "auto",
+    ) -> None:
+        super().__init__(
+            1,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            use_bias,
+            padding_mode,
+            dtype,
+            key=key,
+            method=method,
+        )
 
 
 class ConvTranspose2d(ConvTranspose, equinox.nn.ConvTranspose2d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose2d`'s arguments: `output_padding` stands before `padding`."""
 
-    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
-        super().__init__(*arguments, method=method, **options)
+    @blames_caller
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = (1, 1),
+        output_padding: int | Sequence[int] = (0, 0),
+        padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = (0, 0),
+        dilation: int | Sequence[int] = (1, 1),
+        groups: int = 1,
+        use_bias: bool = True,
+        padding_mode: str = "ZEROS",
+        dtype: Any = None,
+        *,
+        key: Any,
+        method: str = "auto",
+    ) -> None:
+        super().__init__(
+            2,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            use_bias,
+            padding_mode,
+            dtype,
+            key=key,
+            method=method,
+        )
 
 
 class ConvTranspose3d(ConvTranspose, equinox.nn.ConvTranspose3d):
     """`ConvTranspose` with `equinox.nn.ConvTranspose3d`'s arguments: `output_padding` stands before `padding`."""
 
-    def __init__(self, *arguments: Any, method: str = "auto", **options: Any) -> None:
-        super().__init__(*arguments, method=method, **options)
+    @blames_caller
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = (1, 1, 1),
+        output_padding: int | Sequence[int] = (0, 0, 0),
+        padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = (0, 0, 0),
+        dilation: int | Sequence[int] = (1, 1, 1),
+        groups: int = 1,
+        use_bias: bool = True,
+        padding_mode: str = "ZEROS",
+        dtype: Any = None,
+        *,
+        key: Any,
+        method: str = "auto",
+    ) -> None:
+        super().__init__(
+            3,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+            groups,
+            use_bias,
+            padding_mode,
+            dtype,
+            key=key,
+            method=method,
+        )

@@ -1,6 +1,7 @@
 """jdeconv.equinox.ConvTranspose against Equinox's: leaves, outputs, gradients, serialised weights."""
 
 import dataclasses
+import inspect
 import io
 
 import jax
@@ -151,15 +152,50 @@ REFUSED = [
      "output_shape=9: given with padding_mode='CIRCULAR'; expected None. Crop the output."),
     (dict(), (1, 3, 5, 5), dict(),
      "x=float32[1, 3, 5, 5]: 4 dimensions; expected 3, channels first and no batch. For a batch, use jax.vmap(layer)."),
+    (dict(), (4, 5, 5), dict(),
+     "weight=float32[4, 3, 3, 3]: 3 input channels; expected those of x=float32[4, 5, 5], 4 in all. "
+     "Give the layer as many channels as it was made for."),
+    (dict(dtype="float16"), (3, 5, 5), dict(),
+     "weight=float16[4, 3, 3, 3]: dtype float16; expected float32, as x=float32[3, 5, 5] has. "
+     "Cast one of the two, for example with weight.astype(x.dtype)."),
+    (dict(groups=3), (3, 5, 5), dict(),
+     "groups=3: 3 input and 4 output channels; expected a divisor of both. Use 1, the default, for one group."),
+    (dict(padding=9), (3, 5, 5), dict(),
+     "padding=((9, 9), (9, 9)): more is cut off than the dilated input's 9 in dimension 0; "
+     "expected pads that leave at least 0. Cut off less."),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("options", "shape", "call", "message"), REFUSED)
 def test_refused(options, shape, call, message):
     layer = jdeconv.equinox.ConvTranspose2d(3, 4, 3, 2, **options, key=jax.random.key(0))
-    with pytest.raises((ValueError, NotImplementedError)) as refused:
+    with pytest.raises((ValueError, TypeError, NotImplementedError)) as refused:
         layer(np.zeros(shape, np.float32), **call)
     assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", ["stride", "dilation"])
+def test_steps_of_none_are_refused(name):
+    """Equinox takes them; a dilation of 0 ended the process in XLA's convolution."""
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        jdeconv.equinox.ConvTranspose2d(3, 4, 3, **{name: (1, 0)}, output_padding=-1, key=jax.random.key(0))
+    assert str(refused.value) == f"{name}=(1, 0): 0 is too small; expected at least 1. Use 1 or more."
+
+
+def test_types_that_are_refused_are_shown_without_a_batch():
+    layer = jdeconv.equinox.ConvTranspose1d(3, 4, 3, key=jax.random.key(0))
+    with pytest.raises(TypeError, match=r"^x=bool\[3, 5\]: dtype bool; expected floats of 16 bits or more"):
+        layer(np.zeros((3, 5), bool))
+
+
+@pytest.mark.parametrize("name", ["ConvTranspose", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"])
+def test_the_constructor_has_equinox_own_arguments(name):
+    """For help, editors and type checkers: names, order, kinds and defaults; and `method`."""
+    mine, theirs = (inspect.signature(getattr(m, name).__init__).parameters for m in (jdeconv.equinox, equinox.nn))
+    assert [(p.name, p.kind, p.default) for p in mine.values()] == [
+        *((p.name, p.kind, p.default) for p in theirs.values()),
+        ("method", inspect.Parameter.KEYWORD_ONLY, "auto"),
+    ]
 
 
 @pytest.mark.parametrize(("padding", "less"), [("SAME", 1), (1, 0)])
