@@ -1,6 +1,7 @@
 """Kernel initialisers for up-sampling: interpolation, and nearest neighbours of what a smaller kernel computes.
 
-Each is a factory in the manner of `jax.nn.initializers`: it returns `init(key, shape, dtype=jnp.float32)`.
+Each is a factory in the manner of `jax.nn.initializers`: it returns `init(key, shape, dtype=jnp.float32,
+out_sharding=None)`; on a mesh with explicit axes `out_sharding` says where the kernel lies, as it does there.
 """
 
 import math
@@ -35,7 +36,7 @@ def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: in
       groups: of the convolution. Default 1; as many as channels for a depthwise one, whose kernel has few zeros.
 
     Returns:
-      `init(key, shape, dtype=jnp.float32)`; the key isn't used.
+      `init(key, shape, dtype=jnp.float32, out_sharding=None)`; the key isn't used.
 
     Raises (from `init`):
       ValueError: kernel sizes that aren't `2*strides - strides%2` or larger by an even number (what is more is zero),
@@ -63,7 +64,7 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
       a: the slope of the interpolating function at distance 1. Default -0.5, as in JAX, TensorFlow and Pillow; PyTorch
         and OpenCV have -0.75.
 
-    Returns: `init(key, shape, dtype=jnp.float32)`. Raises: as `bilinear`.
+    Returns: `init(key, shape, dtype=jnp.float32, out_sharding=None)`. Raises: as `bilinear`.
 
     Example:
       >>> bicubic(2)(None, (8, 1, 1)).sum()  # 1 for each of the two phases
@@ -111,7 +112,7 @@ def icnr(
         the channels, as in TensorFlow's function of that name. `'pixel_shuffle'`: the faster one, as in PyTorch's.
 
     Returns:
-      `init(key, shape, dtype=jnp.float32)`.
+      `init(key, shape, dtype=jnp.float32, out_sharding=None)`.
 
     Raises (from `init`):
       ValueError: a kernel size that is no multiple of `strides`, or with `shuffle` output channels that are no multiple
@@ -136,7 +137,7 @@ def icnr(
     draw = initializer or jax.nn.initializers.he_normal()
 
     @blames_caller
-    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         shape, dtype = _sizes(shape), _floats(dtype)
         if initializer is None and not isinstance(key, (jax.Array, np.ndarray)):
             raise refusal(TypeError, "key", shown(key), "not a key", "expected a random key", "Pass jax.random.key(0).")
@@ -149,7 +150,7 @@ def icnr(
             weights = draw(key, (*small, inputs // groups, outputs * groups), dtype)
             for dim, step in enumerate(steps):
                 weights = jnp.repeat(weights, step, axis=dim)
-            return convert.kernel(weights, "flax", layout, groups)
+            return _placed(convert.kernel(weights, "flax", layout, groups), out_sharding)
         order = layout_named("layout", layout).conv
         blank = moved(np.broadcast_to(np.int8(0), shape), order, LAYOUTS["tf"].conv, 1, False)
         *kernel, inputs, outputs = blank.shape
@@ -159,7 +160,7 @@ def icnr(
         weights = draw(key, (*kernel, inputs, outputs // pixels), dtype)
         axis = {"depth_to_space": -2, "pixel_shuffle": -1}[shuffle]
         weights = jnp.repeat(jnp.expand_dims(weights, axis), pixels, axis=axis).reshape(blank.shape)
-        return moved(weights, LAYOUTS["tf"].conv, order, 1, False)
+        return _placed(moved(weights, LAYOUTS["tf"].conv, order, 1, False), out_sharding)
 
     if shuffle is not None and not (isinstance(shuffle, str) and shuffle in ("depth_to_space", "pixel_shuffle")):
         raise refusal(
@@ -184,7 +185,7 @@ def _interpolation(
     """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
 
     @blames_caller
-    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         shape, dtype = _sizes(shape), _floats(dtype)
         *kernel, outputs, inputs = _tensorflow_shape(shape, layout, groups)
         steps = _steps(strides, len(kernel))
@@ -198,9 +199,13 @@ def _interpolation(
                f"expected as many, for groups={groups}")  # fmt: skip
         channels = np.tile(np.eye(outputs), groups)  # one to one inside each group
         whole = jnp.asarray(np.multiply.outer(weights, channels), dtype)
-        return convert.kernel(whole, "tf", layout, groups)
+        return _placed(convert.kernel(whole, "tf", layout, groups), out_sharding)
 
     return init
+
+
+def _placed(weights: jax.Array, out_sharding: Any) -> jax.Array:
+    return weights if out_sharding is None else jax.sharding.reshard(weights, out_sharding)
 
 
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:

@@ -56,8 +56,8 @@ class ConvTranspose(nnx.ConvTranspose):
         rngs: nnx.Rngs,
         **options: Any,
     ) -> None:
-        def init(key: jax.Array, shape: tuple[int, ...], *rest: Any) -> jax.Array:
-            return kernel_init(key, grouped(shape, feature_group_count), *rest)
+        def init(key: jax.Array, shape: tuple[int, ...], *rest: Any, **named: Any) -> jax.Array:
+            return kernel_init(key, grouped(shape, feature_group_count), *rest, **named)
 
         super().__init__(in_features, out_features, kernel_size, strides, kernel_init=init, rngs=rngs, **options)
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)

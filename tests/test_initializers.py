@@ -161,3 +161,18 @@ def test_refusals(name):
     call, message = REFUSED[name]
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("init", "shape"),
+    [(initializers.bilinear(2), (4, 4, 2, 2)), (initializers.bicubic(2), (8, 8, 2, 2)),
+     (initializers.icnr(2), (4, 4, 2, 2)), (initializers.icnr(2, shuffle="pixel_shuffle"), (4, 3, 2, 8))],
+)  # fmt: skip
+def test_out_sharding_is_that_of_jax_own(init, shape):
+    mesh = jax.make_mesh((2, 2), ("a", "b"), (jax.sharding.AxisType.Explicit,) * 2)
+    key, split = jax.random.key(0), jax.P("a", None, None, "b")
+    with jax.set_mesh(mesh):
+        wanted = jax.typeof(jax.nn.initializers.he_normal()(key, shape, jnp.float32, out_sharding=split))
+        for found in (init(key, shape, out_sharding=split), jax.jit(lambda: init(key, shape, out_sharding=split))()):
+            assert jax.typeof(found) == wanted
+            np.testing.assert_array_equal(found, init(key, shape, jnp.float32, None))

@@ -155,3 +155,15 @@ def test_output_shape_may_be_symbolic():
     exported = jax.export.export(f)(jax.ShapeDtypeStruct(shape, "float32"))
     assert str(exported.out_avals[0].shape) == "(b, 2*h + 2, 3*w, 6)"
     np.testing.assert_allclose(exported.call(X), f(X), rtol=1e-5, atol=1e-5)
+
+
+def test_what_flax_gives_an_initialiser_reaches_it(monkeypatch):
+    """By name too, as `out_sharding` may be."""
+    monkeypatch.setattr(
+        nnx.ConvTranspose, "__init__",
+        lambda self, *_, kernel_init, rngs, **__: vars(self).update(
+            kernel_shape=(3, 4, 6), drawn=kernel_init(rngs.params(), (3, 4, 6), "bfloat16", out_sharding=None)
+        ),
+    )  # fmt: skip
+    layer = jdeconv.nnx.ConvTranspose(4, 6, (3,), feature_group_count=2, rngs=nnx.Rngs(0))
+    assert (layer.drawn.shape, layer.drawn.dtype) == ((3, 2, 6), "bfloat16")
