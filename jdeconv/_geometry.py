@@ -8,7 +8,7 @@ depend on a value that is not known yet); strides, dilations and padding are `in
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 from ._arguments import Padding, integers, spatial_padding
 from ._errors import blames_caller
@@ -203,11 +203,11 @@ class OutputSizes(NamedTuple):
 
 @blames_caller
 def output_sizes(
-    input_size: int | Sequence[int],
-    kernel_size: int | Sequence[int],
-    strides: int | Sequence[int] | None = 1,
-    padding: str | Sequence[Sequence[int]] = "SAME",
-    dilations: int | Sequence[int] | None = 1,
+    input_size: SupportsIndex | Sequence[SupportsIndex],
+    kernel_size: SupportsIndex | Sequence[SupportsIndex],
+    strides: SupportsIndex | Sequence[SupportsIndex] | None = 1,
+    padding: str | Sequence[Sequence[SupportsIndex]] = "SAME",
+    dilations: SupportsIndex | Sequence[SupportsIndex] | None = 1,
 ) -> OutputSizes:
     """Which spatial output sizes a transposed convolution of this input size can have, and the default one.
 

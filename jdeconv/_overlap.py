@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,12 +98,12 @@ class Overlap:
 
 @blames_caller
 def overlap(
-    input_size: int | Sequence[int],
-    kernel_size: int | Sequence[int],
-    strides: int | Sequence[int] | None = 1,
-    padding: str | Sequence[Sequence[int]] = "SAME",
-    dilations: int | Sequence[int] | None = 1,
-    output_size: int | Sequence[int] | None = None,
+    input_size: SupportsIndex | Sequence[SupportsIndex],
+    kernel_size: SupportsIndex | Sequence[SupportsIndex],
+    strides: SupportsIndex | Sequence[SupportsIndex] | None = 1,
+    padding: str | Sequence[Sequence[SupportsIndex]] = "SAME",
+    dilations: SupportsIndex | Sequence[SupportsIndex] | None = 1,
+    output_size: SupportsIndex | Sequence[SupportsIndex] | None = None,
 ) -> Overlap:
     """How many taps of a transposed convolution reach each output pixel.
 

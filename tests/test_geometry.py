@@ -1,5 +1,8 @@
 """Sizes against sizes found by trying; what `output_sizes` takes and refuses."""
 
+import typing
+
+import numpy as np
 import oracle
 import pytest
 from cases import legal_sizes
@@ -72,3 +75,12 @@ def test_output_sizes_refuses(name):
     with pytest.raises((ValueError, TypeError)) as caught:
         call()
     assert f"{type(caught.value).__name__}: {caught.value}" == message
+
+
+@pytest.mark.parametrize("function", [jdeconv.output_sizes, jdeconv.overlap])
+def test_type_checkers_let_numpys_integers_pass(function):
+    """As the functions do: they take what is an index, whose type no checker takes for int."""
+    assert jdeconv.output_sizes(np.int64(5), np.int32(3), np.uint8(2)) == jdeconv.output_sizes(5, 3, 2)
+    for name, kind in typing.get_type_hints(function).items():
+        if name.endswith(("_size", "strides", "dilations")):
+            assert typing.SupportsIndex in typing.get_args(kind), name
