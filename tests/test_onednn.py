@@ -351,3 +351,24 @@ def test_a_stride_beyond_the_kernel_is_taken_from_the_image_first():
     assert calls(pull, x, w, y) == 1
     with jax.enable_x64(True):
         close(jax.jit(pull)(x, w, y), jax.jit(pull)(*(v.astype("float64") for v in (x, w, y))))
+
+
+@needs_onednn
+def test_a_compiled_program_is_serialised_without_it():
+    """As docs/pages/questions.md says. With it jaxlib runs out of memory, or worse: that is not tried."""
+    from jax.experimental import serialize_executable
+
+    x, w = np.ones((4, 16, 16, 32), "float32"), np.ones((3, 3, 32, 32), "float32")
+
+    def compiled():
+        return jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2)).lower(x, w).compile()
+
+    _onednn.use_onednn(False)
+    try:
+        jax.clear_caches()
+        program = compiled()
+        stored = serialize_executable.serialize(program)
+        again = serialize_executable.deserialize_and_load(*stored, execution_devices=jax.devices()[:1])
+        np.testing.assert_array_equal(again(x, w), program(x, w))
+    finally:
+        _onednn.use_onednn(True)
