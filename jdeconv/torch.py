@@ -111,8 +111,9 @@ def conv_transpose2d(
       Array([1., 2., 1., 1.], dtype=float32)
 
     Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, whose arguments, order and refusals these are
-    (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, and int32 go beyond it, int64
-    operands are refused.
+    (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
+    (which PyTorch refuses in float64) go beyond it. int64 operands are refused, and an `output_padding` that is too
+    large beside an empty batch, too.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)

@@ -65,6 +65,11 @@ ROWS = {
     "rank 5": Refused({"value": X[None]}),
     "filter of rank 3": Refused({"filter": W[0]}),
     "filter's input channels": Refused({"filter": W[..., :3]}),
+    "ints beside floats": Refused({"value": np.ones(X.shape, int).tolist()}, tf=False),
+    "no height, one row": Refused({"value": X[:, :0], "output_shape": (2, 1, 14, 6)}),
+    "no channels, a width not reachable": Refused(
+        {"value": X[..., :0], "filter": W[..., :0], "output_shape": (2, 10, 99, 6)}
+    ),
     "two dtypes": Refused({"filter": np.float16(W)}, tf=False),
     "bool": Refused(_cast(bool)),
     "int64": Refused(_cast(np.int64)),
@@ -78,6 +83,7 @@ ROWS = {
     "strides in C": Refused({"strides": [1, 2, 2, 2]}),
     "strides of floats": Refused({"strides": [1, 2.5, 2.5, 1]}, tf=False),
     "strides a string": Refused({"strides": "2"}),
+    "strides a float": Refused({"strides": 2.0}, tf=False),
     "dilations in N": Refused({"dilations": [2, 1, 1, 1]}),
     "dilations in C": Refused({"dilations": [1, 1, 1, 2]}),
     "dilations 0": Refused({"dilations": 0}),
@@ -89,6 +95,7 @@ ROWS = {
     "padding of 2 pairs": Refused({"padding": [[1, 1], [1, 1]]}),
     "padding of single entries": Refused({"padding": [[0], [1], [1], [0]]}),
     "padding of ints": Refused({"padding": [0, 1, 1, 0]}),
+    "padding of bytes": Refused({"padding": b"SAME"}, tf=False),
     "padding negative": Refused({"padding": [[0, 0], [-1, 1], [1, 1], [0, 0]]}),
     "padding of N": Refused({"padding": [[1, 0], [1, 1], [1, 1], [0, 0]]}),
     "padding of C": Refused({"padding": [[0, 0], [1, 1], [1, 1], [0, 1]]}),

@@ -173,13 +173,6 @@ def test_refused(options, call, message):
     assert str(refused.value).split("\n")[0] == message
 
 
-def test_more_dimensions_than_have_names():
-    """lax has no default layout for them, so no output_shape gets as far as the naming of a dimension."""
-    layer = jdeconv.linen.ConvTranspose(2, (3,) * 4, (2,) * 4)
-    with pytest.raises(ValueError, match=r"^dimension_numbers=None: no default for the 6 dimensions of lhs; expected"):
-        layer.init(jax.random.key(0), np.zeros((1, 3, 3, 3, 3, 2), np.float32), output_shape=(99,) * 4)
-
-
 def test_method_is_used():
     layer = jdeconv.linen.ConvTranspose(6, (3, 2), (2, 3), method="gemm")
     variables = layer.init(jax.random.key(0), X)

@@ -220,3 +220,16 @@ def test_a_bias_under_strict_rank_promotion():
     want = jdeconv.torch.conv_transpose2d(x, w, None, 2) + bias[:, None, None]
     with jax.numpy_rank_promotion("raise"):
         np.testing.assert_array_equal(jdeconv.torch.conv_transpose2d(x, w, bias, 2), want)
+
+
+@needs_torch
+def test_departures_are_those_documented():
+    """docs/pages/migrate/pytorch.md: a result of size 0; an output padding that is too large beside no images."""
+    x, w = np.zeros((2, 4, 2, 2)), np.zeros((4, 3, 1, 1))
+    theirs = [torch.tensor(a) for a in (x, w)]
+    assert refuses(lambda: torch.nn.functional.conv_transpose2d(*theirs, padding=1))
+    assert jdeconv.torch.conv_transpose2d(x, w, padding=1).shape == (2, 3, 0, 0)
+    options = dict(stride=2, output_padding=9)
+    assert torch.nn.functional.conv_transpose2d(theirs[0][:0], theirs[1], **options).shape == (0, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"^output_padding=9: 9 is too large; expected less than the larger of stride"):
+        jdeconv.torch.conv_transpose2d(x[:0], w, **options)
