@@ -8,6 +8,7 @@ compiler aborts on or takes too long for, as it does for some of lax's own, is l
 """
 
 import argparse
+import contextlib
 import fnmatch
 import functools
 import json
@@ -149,8 +150,10 @@ def main(arguments: Sequence[str]) -> int:
     # The compiler estimates nothing inside a Pallas kernel: `tpu-pallas` counts that.
     methods = [AUTO] if options.auto else [AUTO, *(name for name in METHODS if name != "pallas")]
     found: list[Estimate] = []
-    compiled = functools.partial(Aside(options.limit), tpu_program.compiled)
-    with tqdm([case for cases in kinds.values() for case in cases], unit="case") as progress:
+    aside = Aside(options.limit)
+    compiled = functools.partial(aside, tpu_program.compiled)
+    # Left to Python's end, it would be told to end itself, of which the compiler prints a trace.
+    with contextlib.closing(aside), tqdm([case for cases in kinds.values() for case in cases], unit="case") as progress:
         for case in progress:
             progress.set_description(case.name)
             found += estimates(case, (tpu_program.LAX, *methods), options.dtype, options.topology, compiled)
