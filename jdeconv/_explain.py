@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,9 +16,8 @@ from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan import Choice
 from ._problem import Problem
 from ._rules import RULES
-from ._tf import conv1d_transpose, conv2d_transpose, conv3d_transpose
+from ._tf import DATA_FORMATS, one_of, transposed
 
-FUNCTIONS: dict[int, Callable[..., jax.Array]] = {1: conv1d_transpose, 2: conv2d_transpose, 3: conv3d_transpose}
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
 
 
@@ -115,26 +114,23 @@ def explain(
       >>> explanation.passes[2].choices["cpu"].method
       'gemm'
     """
-    x, w = (value if input is None else input), (filter if filters is None else filters)
-    if x is None or w is None or not (value is None or input is None) or not (filter is None or filters is None):
-        conv2d_transpose(value, filter, input=input, filters=filters)  # which refuses that
-    x, w = _operand("value" if input is None else "input", x), _operand("filter" if filters is None else "filters", w)
+    value_name, value = one_of("value", value, "input", input)
+    filter_name, filter = one_of("filter", filter, "filters", filters)
+    x, w = _operand(value_name, value), _operand(filter_name, filter)
     rank = x.ndim - 2
-    if rank not in FUNCTIONS:
+    if rank not in DATA_FORMATS:
         raise refusal(
             ValueError,
-            "value",
+            value_name,
             f"an array of rank {rank + 2}",
             "no transposed convolution has that",
             "expected rank 3, 4 or 5",
             "Add the batch and channels dimensions.",
         )
-    first, second = ("value", "filter") if rank == 2 else ("input", "filters")
-    arguments = dict(
-        output_shape=output_shape, strides=strides, padding=padding, data_format=data_format, dilations=dilations,
-        name=name, precision=precision, preferred_element_type=preferred_element_type, method=method,
-    )  # fmt: skip
-    jaxpr = jax.make_jaxpr(lambda x, w: FUNCTIONS[rank](**{first: x, second: w}, **arguments))(x, w)
+    names = {"value": value_name, "filter": filter_name}
+    arguments = (output_shape, strides, padding, data_format, dilations, "explain" if name is None else name, names)
+    options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
+    jaxpr = jax.make_jaxpr(lambda x, w: transposed(rank, x, w, *arguments, **options))(x, w)
     equation = next(_equations(jaxpr.jaxpr))
     parameters = equation.params
     a, b = (operand.aval for operand in equation.invars)

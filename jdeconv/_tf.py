@@ -73,11 +73,11 @@ def conv2d_transpose(
 
     Semantics: TensorFlow 2.21's `tf.compat.v1.nn.conv2d_transpose`, call by call (`tests/test_tf.py`).
     """
-    value_name, value = _alias("value", value, "input", input)
-    filter_name, filter = _alias("filter", filter, "filters", filters)
+    value_name, value = one_of("value", value, "input", input)
+    filter_name, filter = one_of("filter", filter, "filters", filters)
     names = {"value": value_name, "filter": filter_name}
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return _transposed(
+    return transposed(
         2,
         value,
         filter,
@@ -129,7 +129,7 @@ def conv1d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv1d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return _transposed(
+    return transposed(
         1,
         input,
         filters,
@@ -180,7 +180,7 @@ def conv3d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv3d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return _transposed(
+    return transposed(
         3,
         input,
         filters,
@@ -239,7 +239,7 @@ def conv_transpose(
             "Add batch and channels, or call the function of one rank, which takes the spatial sizes alone.",
         )
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return _transposed(
+    return transposed(
         rank,
         input,
         filters,
@@ -253,7 +253,7 @@ def conv_transpose(
     )
 
 
-def _transposed(
+def transposed(
     rank: int,
     value: Any,
     filter: Any,
@@ -302,7 +302,8 @@ def _transposed(
         return transpose_conv(value, filter, geometry, groups, channel_axis, **parameters)
 
 
-def _alias(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
+def one_of(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
+    """Whichever of an argument and its alias is given, and how it is spelt."""
     if aliased is None:
         return name, value
     if value is not None:

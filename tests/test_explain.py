@@ -71,3 +71,18 @@ def test_an_array_of_no_rank_that_is_known():
 def test_a_kernel_without_taps():
     found = jdeconv.explain(np.ones((1, 4, 4, 3)), np.ones((0, 3, 2, 3)))
     assert len(str(found).splitlines()) > 4
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("names", [("value", "filter"), ("input", "filters")])
+def test_refusals_name_what_was_given(rank, names):
+    given = {name: np.ones((2,) * (rank + 2), dtype) for name, dtype in zip(names, ("float32", "float16"), strict=True)}
+    shape = [2] * (rank + 2)
+    message = f"{names[1]}=float16{shape}: dtype float16; expected float32, as {names[0]}=float32{shape} has."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}"):
+        jdeconv.explain(**given)
+    given[names[1]] = jax.ShapeDtypeStruct(shape[1:], "float32")
+    with pytest.raises(ValueError, match=rf"^{names[1]}=float32"):
+        jdeconv.explain(**given)
+    with pytest.raises(ValueError, match=rf"^{names[0]}=an array of rank 6: "):
+        jdeconv.explain(**dict.fromkeys(names, jax.ShapeDtypeStruct((1,) * 6, "float32")))
