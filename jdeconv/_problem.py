@@ -5,6 +5,9 @@ import math
 
 from ._geometry import Geometry, Size
 
+FEW_GROUPS = 8
+"""The most groups that 'lax' gives a convolution each on GPU."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:

@@ -1,11 +1,13 @@
 """The table of rules: the first that applies and is supported wins, and a method asked for is used or refused."""
 
 import dataclasses
+import pathlib
 import re
 import types
 
 import pytest
 
+import jdeconv
 from jdeconv import _plan
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
@@ -213,3 +215,8 @@ def test_flops_blocks_and_filling():
     p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
     assert (p.blocks, p.filling) == (2 * 2, 16 / 12)
+
+
+def test_formulations_do_not_know_the_rules():
+    for path in (pathlib.Path(jdeconv.__file__).parent / "_formulations").glob("*.py"):
+        assert "_rules" not in path.read_text(), path

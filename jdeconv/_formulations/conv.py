@@ -13,8 +13,7 @@ import jax
 from jax import lax
 
 from .._geometry import Geometry, Size
-from .._problem import Problem
-from .._rules.gpu import FEW_GROUPS
+from .._problem import FEW_GROUPS, Problem
 from . import as_lax
 from .blocks import one_channel_axis, without_gaps
 

@@ -7,11 +7,8 @@ alike), and their products over those of the definition. `python -m benchmarks g
 import math
 
 from .._geometry import Size
-from .._problem import Problem
+from .._problem import FEW_GROUPS, Problem
 from .rule import Rule, dilated, strided
-
-FEW_GROUPS = 8
-"""Groups that are given a convolution each."""
 
 
 def of_integers(problem: Problem) -> bool:
