@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from ._errors import unable
-from ._problem import Problem
+from ._problem import UNKNOWN, Problem
 from ._rules import RULES
 from ._rules.rule import Rule
 
 AUTO = "auto"
-MANY = 1 << 16
 
 
 class Supports(Protocol):
@@ -34,8 +33,7 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
 
     Raises NotImplementedError where that method can't do this case.
     """
-    # A number of channels that is not known yet (vmap over kernels, exported) counts as many.
-    inputs, outputs = (size if isinstance(size, int) else MANY for size in (problem.inputs, problem.outputs))
+    inputs, outputs = (size if isinstance(size, int) else UNKNOWN for size in (problem.inputs, problem.outputs))
     problem = dataclasses.replace(problem, inputs=inputs, outputs=outputs)
     if method != AUTO:
         if reason := methods[method].supports(problem):

@@ -7,6 +7,8 @@ from ._geometry import Geometry, Size
 
 FEW_GROUPS = 8
 """The most groups that 'lax' gives a convolution each on GPU."""
+UNKNOWN = 2**15
+"""Channels, where their number is not known yet (vmap over kernels, exported): taken for many."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,14 +19,13 @@ import jax
 from .._errors import unable
 from .._geometry import Geometry
 from .._jax import tpu_interpreted
-from .._problem import Problem
+from .._problem import UNKNOWN, Problem
 from . import conv
 
 if TYPE_CHECKING:
     from . import Engine
 
 DTYPES = ("bfloat16", "float32")
-MOST_CHANNELS = 2**15  # planning takes an unknown number for a larger one
 KERNELS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 INTERPRET = "jax.experimental.pallas.tpu.force_tpu_interpret_mode()"
 
@@ -44,8 +43,8 @@ def supports(problem: Problem) -> str | None:
         return f"{problem.groups} groups; expected 1"
     if problem.dtype not in DTYPES:
         return f"{problem.dtype}; expected {' or '.join(DTYPES)}"
-    if max(problem.inputs, problem.outputs) > MOST_CHANNELS:
-        return f"an unknown number of channels, or more than {MOST_CHANNELS}; expected a known number up to that"
+    if max(problem.inputs, problem.outputs) >= UNKNOWN:
+        return f"an unknown number of channels, or at least {UNKNOWN}; expected a known number below that"
     sizes = (problem.batch, *geometry.input, *geometry.output)
     if unknown := [size for size in sizes if not isinstance(size, int)]:
         return f"the size {unknown[0]} is symbolic; expected a known number"
