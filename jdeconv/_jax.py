@@ -62,13 +62,10 @@ if _exclude := _first("jax._src.source_info_util.register_exclusion", "jax.exten
 
 def varying(type_: Any) -> frozenset[str]:
     """The mesh axes over which values of this type vary under `shard_map`."""
-    for path in (("manual_axis_type", "varying"), ("vma",)):
-        found = type_
-        for name in path:
-            found = getattr(found, name, None)
-        if found is not None:
-            return frozenset(found)
-    raise _missing("jax.typeof(...).manual_axis_type.varying")
+    try:
+        return frozenset(type_.manual_axis_type.varying)
+    except AttributeError:
+        raise _missing("jax.typeof(...).manual_axis_type.varying") from None
 
 
 class Program(NamedTuple):

@@ -17,7 +17,7 @@ from jdeconv import _jax
 PACKAGE = pathlib.Path(jdeconv.__file__).parent
 PRIVATE = re.compile(
     r"jax\._src\b|jax\.(interpreters|extend|core)\b|jaxlib\.(?!version$)"
-    r"|\b(manual_axis_type|vma|module_context|axis_context|lowering_parameters)$"
+    r"|\b(manual_axis_type|module_context|axis_context|lowering_parameters)$"
 )
 
 
@@ -75,7 +75,6 @@ def test_a_jax_that_lacks_it(lacking):
 def test_varying_axes():
     axes = frozenset({"a"})
     assert _jax.varying(types.SimpleNamespace(manual_axis_type=types.SimpleNamespace(varying=axes))) == axes
-    assert _jax.varying(types.SimpleNamespace(vma=axes)) == axes  # as JAX called it before
     assert _jax.varying(jax.typeof(np.ones(2))) == frozenset()
     with pytest.raises(ImportError, match=r"^JAX .*: it has no jax\.typeof\(\.\.\.\)\.manual_axis_type\.varying; "):
         _jax.varying(types.SimpleNamespace())
