@@ -142,8 +142,8 @@ def spatial(entries: tuple[Any, ...], channel_axis: int) -> tuple[Any, ...]:
 def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
     """'SAME', 'VALID', or one (low, high) pair for every dimension, those of batch and channels being zero."""
     if isinstance(value, str) or items(value) is None:
-        return spatial_padding("padding", value, rank + 2)
-    pairs = int_pairs("padding", value, rank + 2)
+        return spatial_padding(value, rank + 2)
+    pairs = int_pairs(value, rank + 2)
     if any(pairs[0]) or any(pairs[channel_axis]):
         raise refusal(
             ValueError,
@@ -156,27 +156,28 @@ def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
     return spatial(pairs, channel_axis)
 
 
-def spatial_padding(name: str, value: object, count: int) -> Padding:
+def spatial_padding(value: object, count: int) -> Padding:
     """'SAME', 'VALID', or `count` pairs of ints, at least 0."""
-    return value if isinstance(value, str) and value in ("SAME", "VALID") else int_pairs(name, value, count)
+    return value if isinstance(value, str) and value in ("SAME", "VALID") else int_pairs(value, count)
 
 
-def int_pairs(name: str, value: object, count: int, least: int | None = 0) -> tuple[tuple[int, int], ...]:
-    """`count` pairs of ints, none below `least` (None: any)."""
+def int_pairs(value: object, count: int, least: int | None = 0) -> tuple[tuple[int, int], ...]:
+    """Padding as `count` pairs of ints, none below `least` (None: any)."""
     pairs = items(value)
     expected = f"expected 'SAME', 'VALID' or {f'{count} [low, high] pairs' if count > 1 else 'one [low, high] pair'}"
     if pairs is None:
         kind: type[Exception] = ValueError if isinstance(value, str) else TypeError
         problem = "unknown" if isinstance(value, str) else "neither a string nor a list"
-        raise refusal(kind, name, shown(value), problem, expected, "Spell a string in capitals, or list the pairs.")
+        mend = "Spell a string in capitals, or list the pairs."
+        raise refusal(kind, "padding", shown(value), problem, expected, mend)
     if len(pairs) != count or any(len(items(pair) or ()) != 2 for pair in pairs):
         raise refusal(
             ValueError,
-            name,
+            "padding",
             shown(value),
             f"length {len(pairs)}" if len(pairs) != count else "an entry is not a pair",
             expected,
             "Give one pair a dimension, [0, 0] where nothing is padded.",
         )
-    found = [integers(name, pair, lengths=(2,), least=least, whole=value) for pair in pairs]
+    found = [integers("padding", pair, lengths=(2,), least=least, whole=value) for pair in pairs]
     return tuple((low, high) for low, high in found)

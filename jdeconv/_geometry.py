@@ -257,4 +257,4 @@ def spatial_sizes(
     kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
     steps = integers("strides", 1 if strides is None else strides, lengths=(rank,), least=1)
     dils = integers("dilations", 1 if dilations is None else dilations, lengths=(rank,), least=1)
-    return sizes, kernels, steps, dils, spatial_padding("padding", padding, rank)
+    return sizes, kernels, steps, dils, spatial_padding(padding, rank)

@@ -201,7 +201,7 @@ def _dilated(
         return None
     dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
     return both, dict(
-        geometry=geometry_of(both, strides, dilations, int_pairs("padding", padding, both.rank, least=None)),
+        geometry=geometry_of(both, strides, dilations, int_pairs(padding, both.rank, least=None)),
         dtype=result_type(both, preferred_element_type),
         precision=precision_now(precision),
         method="auto",

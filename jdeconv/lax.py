@@ -156,9 +156,9 @@ def _pads(
     if _is_mode(padding):
         padding, consistent = [padding] * rank, True
     if not consistent or len(items(padding) or ()) != rank:
-        return int_pairs("padding", padding, rank, least=None)
+        return int_pairs(padding, rank, least=None)
     entries = zip(padding, extents, strides, strict=True)
-    pairs = int_pairs("padding", [_forward(p, e, s) if _is_mode(p) else p for p, e, s in entries], rank, least=None)
+    pairs = int_pairs([_forward(p, e, s) if _is_mode(p) else p for p, e, s in entries], rank, least=None)
     return tuple((e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, pairs, strict=True))
 
 
@@ -179,7 +179,7 @@ def _sized(
     sizes = _output_shape.spatial_sizes(output_shape, both.rank)
     pads = padding
     if not _is_mode(padding):
-        pairs = int_pairs("padding", padding, both.rank, least=None)
+        pairs = int_pairs(padding, both.rank, least=None)
         extents = map(extent, both.kernel, dilations)
         pads = tuple((e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, pairs, strict=True))
     try:

@@ -24,7 +24,7 @@ class Engine:
 
     precision: Any
     dtype: Any
-    platform: str = "other"
+    platform: str
     """'cpu', 'gpu' or 'tpu'; 'other' where XLA's partitioner may split the program over devices."""
     onednn: bool = False
     """Whether jaxlib's oneDNN runs what it is proven for; 16-bit floats are widened for it, as XLA CPU does too."""
