@@ -6,7 +6,7 @@ engine is named, it was measured with that one; a figure with another engine's i
 """
 
 from .._problem import Problem
-from .rule import Rule, in_volume, one_block, strided
+from .rule import Rule, in_volume, no_overlap, strided
 
 MOST_TAPS = 512  # each is an operation where taps are added up one by one
 
@@ -50,7 +50,7 @@ def little_work(problem: Problem) -> bool:
 
 def little_in_one_block(problem: Problem) -> bool:
     """One group, less than 300 million operations, kernel <= stride > 1, from 100 or more channels."""
-    return little_work(problem) and one_block(problem) and problem.inputs >= 100
+    return little_work(problem) and no_overlap(problem) and problem.inputs >= 100
 
 
 def little_by_phases(problem: Problem) -> bool:
@@ -110,7 +110,7 @@ def long_kernel(problem: Problem) -> bool:
 
 def one_block_with_gaps(problem: Problem) -> bool:
     """Kernel < stride: most outputs are not reached."""
-    return one_block(problem) and problem.phases < problem.strides
+    return no_overlap(problem) and problem.phases < problem.strides
 
 
 def gaps(problem: Problem) -> bool:
@@ -120,7 +120,7 @@ def gaps(problem: Problem) -> bool:
 
 def volume_in_one_block(problem: Problem) -> bool:
     """Three dimensions, kernel <= stride."""
-    return in_volume(problem) and one_block(problem)
+    return in_volume(problem) and no_overlap(problem)
 
 
 def few_terms(problem: Problem) -> bool:
@@ -190,7 +190,7 @@ RULES = (
     Rule("cpu", "onednn", "output", little_by_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
     Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
-    Rule("cpu", "xla", "output", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
+    Rule("cpu", "xla", "output", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
     Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
@@ -206,7 +206,7 @@ RULES = (
     Rule("cpu", "*", "kernel", few_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
     Rule("cpu", "xla", "kernel", not_many_terms, "taps", "2, 14x14x14, depthwise 4, k 6, s 2: 2.7; gemm 12, lax 41"),
     Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
-    Rule("cpu", "*", "kernel", one_block, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
+    Rule("cpu", "*", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),

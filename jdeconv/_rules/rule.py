@@ -33,7 +33,7 @@ def dilated(problem: Problem) -> bool:
     return any(d > 1 for d in problem.geometry.dilations)
 
 
-def one_block(problem: Problem) -> bool:
+def no_overlap(problem: Problem) -> bool:
     """No output is reached by two taps: kernel <= stride."""
     return problem.blocks == 1
 

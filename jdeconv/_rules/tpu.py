@@ -8,7 +8,7 @@ import math
 
 from .. import _tpu_tiles
 from .._problem import Problem
-from .rule import Rule, one_block, strided
+from .rule import Rule, no_overlap, strided
 
 MOST_WRITTEN_OUT = 64
 """Taps of a kernel that compiles in seconds."""
@@ -21,7 +21,7 @@ def _in_space(problem: Problem) -> bool:
 
 def gaps_to_few(problem: Problem) -> bool:
     """Kernel <= stride, and gaps between blocks: one tap, or up to 16 to at most 8 channels."""
-    few = problem.outputs <= 8 and problem.taps <= 16 and one_block(problem)
+    few = problem.outputs <= 8 and problem.taps <= 16 and no_overlap(problem)
     gaps = problem.geometry.kernel != problem.geometry.strides and problem.filling == 1
     return _in_space(problem) and gaps and (problem.taps == 1 or few)
 
