@@ -17,7 +17,7 @@ from jax import lax
 from ._arguments import integers, items, shown
 from ._errors import refusal
 from ._geometry import Geometry, Undecidable, at_least_zero, holds
-from ._operands import described, dtype_of
+from ._operands import described, dtype_of, kind_of
 from ._operator import solve
 from ._sharding import Dimension, channels, on_mesh
 
@@ -124,7 +124,7 @@ def operands(
     names: Names = LAX,
 ) -> Operands:
     """Raises ValueError or TypeError where they don't fit, in the caller's names for them."""
-    lhs, rhs = _array(names.lhs, lhs, names.given), _array(names.rhs, rhs)
+    lhs, rhs = _lax_array(names.lhs, lhs, names.given), _lax_array(names.rhs, rhs)
     if rhs.ndim != lhs.ndim or lhs.ndim < 2:
         raise refusal(
             ValueError,
@@ -223,7 +223,7 @@ def steps(name: str, value: Any, rank: int) -> tuple[int, ...]:
     return integers(name, value, least=1)
 
 
-def result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
+def lax_result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
     """The dtype of the result: the operands', which is the same for both, or `preferred`, which loses nothing."""
     dtype, names = operands.lhs.dtype, operands.names
     if dtype != operands.rhs.dtype:
@@ -238,14 +238,12 @@ def result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
     if preferred is None:
         return np.dtype(dtype)
     wanted = dtype_of(preferred) or np.dtype(object)
-    kinds = [jnp.integer, jnp.floating, jnp.complexfloating]
-    from_, to = ([jnp.issubdtype(t, kind) for kind in kinds] for t in (dtype, wanted))
-    whole, unsigned = jnp.integer, jnp.unsignedinteger
-    signed = jnp.issubdtype(dtype, whole) and not jnp.issubdtype(dtype, unsigned)
+    kind, wanted_kind = kind_of(dtype), kind_of(wanted)
+    signed = kind is jnp.integer and not jnp.issubdtype(dtype, jnp.unsignedinteger)
     if (
-        wanted not in DTYPES
-        or not (from_ == to or (from_[0] and to[1]))
-        or (signed and jnp.issubdtype(wanted, unsigned))
+        wanted not in LAX_DTYPES
+        or not (kind is wanted_kind or (kind is jnp.integer and wanted_kind is jnp.floating))
+        or (signed and jnp.issubdtype(wanted, jnp.unsignedinteger))
         or wanted.itemsize < dtype.itemsize
     ):
         raise refusal(
@@ -259,7 +257,7 @@ def result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
     return wanted
 
 
-DTYPES = tuple(
+LAX_DTYPES = tuple(
     np.dtype(name)
     for name in (
         "float16", jnp.bfloat16, "float32", "float64", "complex64", "complex128",
@@ -268,13 +266,13 @@ DTYPES = tuple(
 )  # fmt: skip
 
 
-def _array(name: str, value: Any, described: Callable[[Any], str] = described) -> jax.Array:
+def _lax_array(name: str, value: Any, described: Callable[[Any], str] = described) -> jax.Array:
     dtype = getattr(value, "dtype", None)
     described_only = isinstance(value, jax.ShapeDtypeStruct)
     if described_only or not hasattr(value, "shape") or dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
         mend = f"Pass {name} as a JAX or NumPy array."
         raise refusal(TypeError, name, described(value), "not an array", "expected an array of numbers", mend)
-    if dtype not in DTYPES:
+    if dtype not in LAX_DTYPES:
         raise refusal(
             TypeError,
             name,

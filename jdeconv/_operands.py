@@ -174,8 +174,7 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
             )
         return np.dtype(value.dtype)
     dtype = dtype_of(preferred)
-    kinds = [jnp.integer, jnp.floating, jnp.complexfloating]
-    same_kind = dtype in DTYPES and any(jnp.issubdtype(dtype, k) and jnp.issubdtype(value.dtype, k) for k in kinds)
+    same_kind = dtype in DTYPES and kind_of(dtype) is kind_of(value.dtype)
     if dtype is None or not same_kind or (dtype.kind == "i" and dtype.itemsize < value.dtype.itemsize):
         raise refusal(
             TypeError,
@@ -186,6 +185,12 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
             "Leave it out for the dtype of the operands.",
         )
     return dtype
+
+
+def kind_of(dtype: Any) -> Any:
+    """Which of NumPy's kinds of numbers a dtype is of; None: of none."""
+    kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
 
 
 def dtype_of(value: Any) -> np.dtype[Any] | None:

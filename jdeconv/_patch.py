@@ -13,7 +13,7 @@ import jax
 from jax import lax
 
 from ._arguments import int_pairs
-from ._dilated import Operands, geometry_of, operands, result_type, steps
+from ._dilated import Operands, geometry_of, lax_result_type, operands, steps
 from ._operands import precision_now
 from .lax import prepare
 
@@ -202,7 +202,7 @@ def _dilated(
     dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
     return both, dict(
         geometry=geometry_of(both, strides, dilations, int_pairs(padding, both.rank, least=None)),
-        dtype=result_type(both, preferred_element_type),
+        dtype=lax_result_type(both, preferred_element_type),
         precision=precision_now(precision),
         method="auto",
     )

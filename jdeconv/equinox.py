@@ -8,7 +8,7 @@ import equinox
 import jax
 
 from ._arguments import integers, shown
-from ._dilated import Names, geometry_of, operands, result_type
+from ._dilated import Names, geometry_of, lax_result_type, operands
 from ._errors import blames_caller, either, refusal
 from ._operands import described, method_for, precision_now
 from ._output_shape import spatial_sizes
@@ -111,7 +111,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         both = operands(x[None], self.weight, None, self.groups, names=NAMES)
         y = both.convolve(
             geometry=geometry_of(both, self.stride, self.dilation, padding, self.padding),
-            dtype=result_type(both, None),
+            dtype=lax_result_type(both, None),
             precision=precision_now(None),
             method=self.method,
         )[0]

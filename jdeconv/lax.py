@@ -7,7 +7,7 @@ import numpy as np
 
 from . import _output_shape
 from ._arguments import flag, int_pairs, items
-from ._dilated import LAX, Names, Operands, geometry_of, operands, result_type, steps
+from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._operands import method_for, precision_now
@@ -138,7 +138,7 @@ def prepare(
         geometry = _sized(both, steps_, dilations, padding, output_shape)
     return both, dict(
         geometry=geometry,
-        dtype=result_type(both, preferred_element_type),
+        dtype=lax_result_type(both, preferred_element_type),
         precision=precision_now(precision),
         method=method_for(method),
     )
