@@ -5,8 +5,8 @@ from typing import Any
 
 from ._arguments import shown
 from ._errors import refusal
-from ._geometry import Geometry, Overcut, Size, Undecidable, cut
-from ._output_shape import SPATIAL_NAMES
+from ._geometry import Geometry, Overcut, Size, Undecidable, cut, dimension_name
+from ._unreachable import undecided
 
 
 def geometry(
@@ -21,15 +21,12 @@ def geometry(
     """`_geometry.cut`; what it refuses is blamed on the argument `name`, given as `value`."""
     try:
         return cut(input, kernel, strides, dilations, cuts)
-    except (Overcut, Undecidable) as error:
-        dimension = SPATIAL_NAMES[len(input)][error.dimension]
-        if isinstance(error, Overcut):
-            problem, expected, mend = f"{dimension} {error.size} would be left", "expected at least 0", "Pad less."
-        else:
-            problem = f"{dimension}: it can't be told whether {error.condition}"
-            expected = "expected symbolic sizes that decide it"
-            mend = "State it in jax.export.symbolic_shape(..., constraints=[...]), or give pads."
-        raise refusal(ValueError, name, shown(value), problem, expected, mend) from None
+    except Overcut as error:
+        problem = f"{dimension_name(len(input), error.dimension)} {error.size} would be left"
+        raise refusal(ValueError, name, shown(value), problem, "expected at least 0", "Pad less.") from None
+    except Undecidable as error:
+        where = f"{dimension_name(len(input), error.dimension)}: "
+        raise undecided(error, name, shown(value), where, ", or give pads") from None
 
 
 def check_output_padding(

@@ -20,6 +20,7 @@ from ._geometry import Geometry, Undecidable, at_least_zero, holds
 from ._operands import described, dtype_of, kind_of
 from ._operator import solve
 from ._sharding import Dimension, channels, on_mesh
+from ._unreachable import undecided
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,14 +198,7 @@ def geometry_of(
                 )
             outputs.append(at_least_zero(dim, padded - taken))
         except Undecidable as error:
-            raise refusal(
-                ValueError,
-                operands.names.lhs,
-                operands.names.given(operands.lhs),
-                f"it can't be told whether {error.condition}",
-                "expected symbolic sizes that decide it",
-                "State it in jax.export.symbolic_shape(..., constraints=[...]).",
-            ) from error
+            raise undecided(error, operands.names.lhs, operands.names.given(operands.lhs)) from error
         lows.append(taken - low)
     return Geometry(operands.input, operands.kernel, tuple(outputs), tuple(strides), tuple(dilations), tuple(lows))
 

@@ -15,6 +15,8 @@ from ._errors import blames_caller
 
 Size: TypeAlias = Any  # an int, or a symbolic dimension
 
+SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
@@ -73,7 +75,7 @@ class Geometry:
 
 
 class Unreachable(ValueError):
-    """An output size that this input size can't produce. The caller, who knows the argument's name, words it."""
+    """An output size that this input size can't produce. `_unreachable` words it."""
 
     def __init__(self, dimension: int, smallest: Size, largest: Size):
         super().__init__(dimension, smallest, largest)
@@ -94,6 +96,15 @@ class Undecidable(ValueError):
     def __init__(self, dimension: int, condition: str):
         super().__init__(dimension, condition)
         self.dimension, self.condition = dimension, condition
+
+
+def dimension_name(rank: int, dimension: int) -> str:
+    """How an error message calls a spatial dimension.
+
+    >>> dimension_name(2, 0), dimension_name(4, 0)
+    ('height', "dimension 0's size")
+    """
+    return SPATIAL_NAMES[rank][dimension] if rank in SPATIAL_NAMES else f"dimension {dimension}'s size"
 
 
 def extent(kernel: int, dilation: int) -> int:

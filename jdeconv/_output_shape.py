@@ -1,15 +1,12 @@
-"""`output_shape`: its forms, the groups that TensorFlow's implies, and why a size is not reachable."""
+"""`output_shape`: its forms, and the groups that TensorFlow's implies."""
 
 from typing import Any
 
 from jax import export
 
 from ._arguments import integer, integers, items, shown, spatial
-from ._errors import either, refusal
-from ._geometry import Undecidable, Unreachable
+from ._errors import refusal
 from ._jax import Tracer
-
-SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 
 def parse(
@@ -107,33 +104,3 @@ def groups_of(
             f"For one group, ask for {group_channels}.",
         )
     return groups
-
-
-def worded(
-    error: Unreachable | Undecidable, output_shape: Any, padding: Any, rank: int, sizes: Any, steps: Any, asked: Any
-) -> Exception:
-    """A geometry's refusal in TensorFlow's words."""
-    dim = error.dimension
-    name = SPATIAL_NAMES[rank][dim]
-    if isinstance(error, Undecidable):
-        return refusal(
-            ValueError,
-            "output_shape",
-            shown(output_shape),
-            f"{name}: it can't be told whether {error.condition}",
-            "expected symbolic sizes that decide it",
-            "State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for multiples of the input's sizes.",
-        )
-    smallest, largest = error.smallest, error.largest
-    pads = f"{padding} padding" if isinstance(padding, str) else f"padding={shown(padding)}"
-    empty = isinstance(largest, int) and largest < smallest
-    few = either(sorted({smallest, largest})) if largest - smallest in (0, 1) else f"{smallest} to {largest}"
-    wanted = f"{name} {asked[dim]} is not reachable" if asked is not None else f"no {name} is reachable"
-    return refusal(
-        ValueError,
-        "output_shape",
-        shown(output_shape),
-        f"{wanted} from input {name} {sizes[dim]} with stride {steps[dim]}, {pads}",
-        "reachable: none" if empty else f"reachable: {few}",
-        "Pad less." if empty else f"Ask for {largest}, or pass None for the default size.",
-    )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arguments import integers, shown
-from ._errors import blames_caller, either, refusal
+from ._arguments import integers
+from ._errors import blames_caller
 from ._geometry import Geometry, Unreachable, build, spatial_sizes
+from ._unreachable import worded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,16 +138,7 @@ def overlap(
     try:
         geometry = build(sizes, kernels, steps, dils, pads, asked)
     except Unreachable as error:
-        dim, reachable = error.dimension, range(error.smallest, error.largest + 1)
-        where = f"padding={shown(padding)}"
-        raise refusal(
-            ValueError,
-            "output_size",
-            shown(output_size),
-            f"dimension {dim} is not reachable from input {sizes[dim]} with stride {steps[dim]}, {where}",
-            f"expected {either(reachable) if reachable else 'less padding'}",
-            "See output_sizes for what is.",
-        ) from None
+        raise worded(error, "output_size", output_size, padding, sizes, steps, asked) from None
     return Overlap(geometry, tuple(_counts(geometry, dim) for dim in range(geometry.rank)))
 
 

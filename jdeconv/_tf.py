@@ -10,6 +10,7 @@ from ._channels import transpose_conv
 from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable, build
 from ._operands import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
+from ._unreachable import worded
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -294,7 +295,7 @@ def transposed(
     try:
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:
-        raise _output_shape.worded(error, output_shape, padding, rank, in_sizes, steps, out_sizes) from None
+        raise worded(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
     if not isinstance(scope, str):
         raise refusal(TypeError, "name", shown(scope), "not a string", "expected the name of a scope", "Use None.")

@@ -9,9 +9,11 @@ import jax
 
 from ._arguments import integers, shown
 from ._dilated import Names, geometry_of, lax_result_type, operands
-from ._errors import blames_caller, either, refusal
+from ._errors import blames_caller, refusal
+from ._geometry import Undecidable, Unreachable
 from ._operands import described, method_for, precision_now
 from ._output_shape import spatial_sizes
+from ._unreachable import worded
 
 NAMES = Names(
     "x",
@@ -142,28 +144,16 @@ class ConvTranspose(equinox.nn.ConvTranspose):
             self._padded_by((0,) * self.num_spatial_dims),
             strict=True,
         )
-        for size, want, k, s, d, pads in dims:
+        for dim, (size, want, k, s, d, pads) in enumerate(dims):
             default = (size - 1) * s + 1 + sum(pads) - (k - 1) * d
             more = default - want if same else want - default
             if not isinstance(more, int):
-                raise refusal(
-                    ValueError,
-                    "output_shape",
-                    shown(output_shape),
-                    f"it can't be told whether {default} - {want} is a constant",
-                    "expected symbolic sizes that decide it",
-                    "Ask for multiples of the input's sizes, less a constant.",
-                )
+                undecided = Undecidable(dim, f"{default} - {want} is a constant")
+                raise worded(undecided, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
             if not 0 <= more < s:
-                reachable = [default - i if same else default + i for i in range(s)]
-                raise refusal(
-                    ValueError,
-                    "output_shape",
-                    shown(output_shape),
-                    f"{want} is not reachable from {size} with stride {s}, padding={shown(self.padding)}",
-                    f"reachable: {either(reversed(reachable) if same else reachable)}",
-                    "Ask for one of them, or leave it out for the default size.",
-                )
+                smallest, largest = (default - s + 1, default) if same else (default, default + s - 1)
+                error = Unreachable(dim, max(smallest, 0) if isinstance(smallest, int) else smallest, largest)
+                raise worded(error, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
             extra.append(more)
         return self._padded_by(tuple(extra))
 

@@ -11,6 +11,7 @@ from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operan
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._operands import method_for, precision_now
+from ._unreachable import worded
 
 MODES = ("SAME", "VALID")
 # What lax takes None for, by the number of dimensions.
@@ -185,4 +186,4 @@ def _sized(
     try:
         return build(both.input, both.kernel, strides, dilations, pads, sizes)
     except (Unreachable, Undecidable) as error:
-        raise _output_shape.worded(error, output_shape, padding, both.rank, both.input, strides, sizes) from None
+        raise worded(error, "output_shape", output_shape, padding, both.input, strides, sizes) from None

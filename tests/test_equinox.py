@@ -143,11 +143,11 @@ def test_output_shape_is_output_padding(padding, extra):
 
 REFUSED = [
     (dict(padding="SAME"), (3, 5, 5), dict(output_shape=(10, 11)),
-     "output_shape=(10, 11): 11 is not reachable from 5 with stride 2, padding='SAME'; reachable: 9 or 10. "
-     "Ask for one of them, or leave it out for the default size."),
+     "output_shape=(10, 11): width 11 is not reachable from input width 5 with stride 2, SAME padding; "
+     "reachable: 9 or 10. Ask for 10, or pass None for the default size."),
     (dict(padding=1), (3, 5, 5), dict(output_shape=8),
-     "output_shape=8: 8 is not reachable from 5 with stride 2, padding=((1, 1), (1, 1)); reachable: 9 or 10. "
-     "Ask for one of them, or leave it out for the default size."),
+     "output_shape=8: height 8 is not reachable from input height 5 with stride 2, padding=((1, 1), (1, 1)); "
+     "reachable: 9 or 10. Ask for 10, or pass None for the default size."),
     (dict(padding="SAME", padding_mode="CIRCULAR"), (3, 5, 5), dict(output_shape=9),
      "output_shape=9: given with padding_mode='CIRCULAR'; expected None. Crop the output."),
     (dict(), (1, 3, 5, 5), dict(),
@@ -207,13 +207,14 @@ def test_output_shape_may_be_symbolic(padding, less):
     described = jax.ShapeDtypeStruct((4, h, 7), "float32")
     x = np.random.default_rng(0).standard_normal((4, 5, 7)).astype(np.float32)
     np.testing.assert_allclose(jax.export.export(f)(described).call(x), f(x), rtol=1e-5, atol=1e-5)
-    default = "2*h" if padding == "SAME" else "2*h - 1"
+    default, pads = ("2*h", "SAME padding") if padding == "SAME" else ("2*h - 1", "padding=((1, 1), (1, 1))")
     for size, message in {
-        other: f"output_shape=(other, 14): it can't be told whether {default} - other is a constant; expected symbolic "
-        "sizes that decide it. Ask for multiples of the input's sizes, less a constant.",
+        other: f"output_shape=(other, 14): height: it can't be told whether {default} - other is a constant; expected "
+        "symbolic sizes that decide it. State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for multiples of "
+        "the input's sizes.",
         2 * h
-        + 9: f"output_shape=(2*h + 9, 14): 2*h + 9 is not reachable from h with stride 2, padding={layer.padding!r}; "
-        f"reachable: 2*h - 1 or 2*h. Ask for one of them, or leave it out for the default size.",
+        + 9: f"output_shape=(2*h + 9, 14): height 2*h + 9 is not reachable from input height h with stride 2, {pads}; "
+        "reachable: 2*h - 1 or 2*h. Ask for 2*h, or pass None for the default size.",
     }.items():
         with pytest.raises(ValueError) as refused:  # noqa: PT011
             jax.eval_shape(lambda x, size=size: layer(x, output_shape=(size, 14)), described)

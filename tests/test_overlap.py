@@ -91,13 +91,18 @@ def test_the_plot_shows_the_counts(rank, tmp_path):
 REFUSED = {
     "not reachable": (
         lambda: jdeconv.overlap((5, 5), 3, 2, output_size=(10, 11)),
-        "ValueError: output_size=(10, 11): dimension 1 is not reachable from input 5 with stride 2, padding='SAME'; "
-        "expected 9 or 10. See output_sizes for what is.",
+        "ValueError: output_size=(10, 11): width 11 is not reachable from input width 5 with stride 2, SAME padding; "
+        "reachable: 9 or 10. Ask for 10, or pass None for the default size.",
     ),
     "nothing is": (
         lambda: jdeconv.overlap(5, 3, padding=[(9, 9)]),
-        "ValueError: output_size=None: dimension 0 is not reachable from input 5 with stride 1, padding=[(9, 9)]; "
-        "expected less padding. See output_sizes for what is.",
+        "ValueError: padding=[(9, 9)]: no width is reachable from input width 5 with stride 1; "
+        "expected pads that leave a size. Pad less.",
+    ),
+    "not reachable in four dimensions": (
+        lambda: jdeconv.overlap((5, 5, 5, 5), 3, 2, output_size=8),
+        "ValueError: output_size=8: dimension 0's size 8 is not reachable from input dimension 0's size 5 with "
+        "stride 2, SAME padding; reachable: 9 or 10. Ask for 10, or pass None for the default size.",
     ),
     "length": (
         lambda: jdeconv.overlap((5, 5), 3, output_size=(5, 5, 5)),
