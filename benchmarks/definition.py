@@ -137,12 +137,14 @@ def verdict(problem: Problem, dtype: str, method: str) -> Verdict:
 
 
 def _error(problem: Problem, arrays: dict[str, Array], dtype: str, found: dict[str, jax.Array], result: str) -> float:
-    """The largest, as a multiple of the sum's own rounding: eps for each of the terms and one more."""
+    """The largest, as a multiple of what rounding may do: float32's for each of the terms and one more, as sums are made
+    in float32, and the result's own."""
     magnitudes = defined(problem, {role: np.abs(array) for role, array in arrays.items()}, result)
     # As many terms as the sum of ones has.
     terms = defined(problem, {role: np.ones_like(array) for role, array in arrays.items()}, result)
-    room = PARTS * (terms + 1) * EPS[dtype] * magnitudes
-    off = np.abs(np.asarray(found[result]).astype("float64") - defined(problem, arrays, result))
+    want = defined(problem, arrays, result)
+    room = EPS[dtype] * np.abs(want) + PARTS * (terms + 1) * EPS["float32"] * magnitudes
+    off = np.abs(np.asarray(found[result]).astype("float64") - want)
     return float(np.max(off / np.where(room > 0, room, np.finfo("float64").tiny), initial=0))
 
 

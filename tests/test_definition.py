@@ -66,6 +66,15 @@ def test_what_is_wrong_is_told(monkeypatch):
     assert f"- WRONG: lax, float32, {SECOND}: ZeroDivisionError" in text
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("by", [0, 1.02])
+def test_zeros_and_a_fiftieth_off_are_wrong(dtype, by, monkeypatch):
+    right = definition.solve
+    monkeypatch.setattr(definition, "solve", lambda *a, **more: (right(*a, **more) * by).astype(dtype))
+    for problem in (FIRST, SECOND):
+        assert definition.verdict(problem, dtype, "lax").wrong
+
+
 def test_problems_are_broad_and_the_same_at_every_call():
     found = list(definition.problems(24))
     assert found == list(definition.problems(24))
