@@ -137,8 +137,7 @@ def verdict(problem: Problem, dtype: str, method: str) -> Verdict:
 
 
 def _error(problem: Problem, arrays: dict[str, Array], dtype: str, found: dict[str, jax.Array], result: str) -> float:
-    """The largest, as a multiple of what rounding may do: float32's for each of the terms and one more, as sums are made
-    in float32, and the result's own."""
+    """The largest, as a multiple of what rounding may do: float32's for each term, and the result's own."""
     magnitudes = defined(problem, {role: np.abs(array) for role, array in arrays.items()}, result)
     # As many terms as the sum of ones has.
     terms = defined(problem, {role: np.ones_like(array) for role, array in arrays.items()}, result)

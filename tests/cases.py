@@ -129,19 +129,30 @@ class Case:
         taps, n = int(np.prod(self.kernel)), self.batch * int(np.prod(self.in_sizes))
         return taps * self.group_inputs, taps * self.group_outputs, n
 
-    def check(self, found, scale=1):
-        """Each of y and the gradients within the rounding error of its own sum: (terms + 1) * eps * sum of |terms|."""
-        bounds = self.expected(magnitudes=True)
-        for got, want, bound, count in zip(found, self.expected(), bounds, self.terms, strict=False):
-            self.check_one(got, want, bound, scale * (count + 1))
+    def check(self, found):
+        """All that `run` returns, each within the rounding error of its own sum; see `check_one`."""
+        expected = self.expected()
+        bounds, counts = self.expected(magnitudes=True), self.terms[: len(expected)]
+        for got, want, bound, count in zip(found, expected, bounds, counts, strict=True):
+            self.check_one(got, want, bound, count + 1)
 
-    def check_one(self, got, want, bound, roundings):
-        """That many roundings of a sum whose terms' magnitudes add up to `bound`."""
+    def check_output(self, y):
+        """y alone."""
+        self.check_one(y, self.expected()[0], self.expected(magnitudes=True)[0], self.terms[0] + 1)
+
+    def check_one(self, got, want, bound, roundings, narrow_sums=False):
+        """That many roundings of a sum whose terms' magnitudes add up to `bound`.
+
+        Of 16-bit floats, sums are made in float32 and the result is rounded, unless `narrow_sums`.
+        """
         assert got.shape == want.shape, self
-        # A complex product is four real ones and two sums.
-        eps = 0 if self.dtype == "int32" else float(jax.numpy.finfo(self.dtype).eps)
+        info = None if self.dtype == "int32" else jax.numpy.finfo(self.dtype)
+        eps = float(info.eps) if info else 0
         wide = got.astype(want.dtype) if want.dtype.kind != "c" else got
+        # A complex product is four real ones and two sums.
         room = (4 if want.dtype.kind == "c" else 1) * roundings * eps * bound.real
+        if info and info.bits == 16 and not narrow_sums:
+            room = roundings * 2.0**-23 * bound + eps / 2 * np.abs(want) + float(info.smallest_subnormal)
         assert (np.abs(wide - want) <= room).all(), f"{self}\n{np.abs(wide - want).max()} > {room.max()}"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from calls import calls
@@ -127,3 +128,17 @@ def test_tensorflow_by_rank():
             theirs = call(case.to_format(x), w).numpy()
             ours = jdeconv.conv_transpose(case.to_format(x), w, **arguments)
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_the_check_takes_no_missing_result_and_no_hundredth(dtype):
+    case = Case(2, (4, 5), (3, 3), (2, 2), (1, 1), "SAME", (8, 10), 1, 2, 2, dtype=dtype)
+    right = [want.astype(jnp.dtype(dtype)) for want in case.expected()]
+    case.check(right)
+    for index in range(3):
+        wrong = list(right)
+        wrong[index] = (right[index].astype("float32") * 1.01).astype(right[index].dtype)
+        with pytest.raises(AssertionError):
+            case.check(wrong)
+    with pytest.raises(ValueError, match="zip"):
+        case.check(right[:1])

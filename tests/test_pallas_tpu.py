@@ -74,7 +74,7 @@ def test_equals_the_definition_and_so_do_its_gradients(case, number):
 def test_parts_of_the_width(case, number):
     with interpreted(), steps(number):
         x, w, _ = case.arrays()
-        case.check([case.from_format(jax.jit(case.function("pallas"))(case.to_format(x), w))])
+        case.check_output(case.from_format(jax.jit(case.function("pallas"))(case.to_format(x), w)))
 
 
 def test_steps_that_see_no_input():
@@ -129,7 +129,7 @@ NAMED = {
 def test_named_cases(name):
     case, wanted = NAMED[name]
     with interpreted(), steps(**wanted):
-        case.check([case.from_format(jax.jit(case.function("pallas"))(*case.arrays()[:2]))])
+        case.check_output(case.from_format(jax.jit(case.function("pallas"))(*case.arrays()[:2])))
 
 
 @fewer
