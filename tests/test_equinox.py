@@ -210,8 +210,8 @@ def test_output_shape_may_be_symbolic(padding, less):
     default, pads = ("2*h", "SAME padding") if padding == "SAME" else ("2*h - 1", "padding=((1, 1), (1, 1))")
     for size, message in {
         other: f"output_shape=(other, 14): height: it can't be told whether {default} - other is a constant; expected "
-        "symbolic sizes that decide it. State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for multiples of "
-        "the input's sizes.",
+        "symbolic sizes that decide it. State it in jax.export.symbolic_shape(..., constraints=[...]), or ask for "
+        "multiples of the input's sizes.",
         2 * h
         + 9: f"output_shape=(2*h + 9, 14): height 2*h + 9 is not reachable from input height h with stride 2, {pads}; "
         "reachable: 2*h - 1 or 2*h. Ask for 2*h, or pass None for the default size.",
