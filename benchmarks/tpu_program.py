@@ -105,9 +105,9 @@ def refusal(case: Case, method: str, result: str) -> str | None:
 def operations(method: str, problem: Problem) -> int:
     """How many convolutions, products or terms a formulation writes out."""
     if method == "phase":
-        return 1 if problem.filling == 1 or problem.result == "kernel" else problem.phases
+        return 1 if problem.filling == 1 or problem.result == "kernel" else problem.phase_count
     if method == "gemm":
-        return problem.taps if problem.result == "input" and problem.filling > 1 else problem.blocks
+        return problem.taps if problem.result == "input" and problem.filling > 1 else problem.block_count
     if method == "taps":
         return taps.terms_of(problem)
     return 1

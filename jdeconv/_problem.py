@@ -38,7 +38,7 @@ class Problem:
         return math.prod(self.geometry.kernel)
 
     @property
-    def strides(self) -> int:
+    def block_size(self) -> int:
         """Positions in a block of outputs, in all dimensions."""
         return math.prod(self.geometry.strides)
 
@@ -49,16 +49,16 @@ class Problem:
         return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
     @property
-    def blocks(self) -> int:
+    def block_count(self) -> int:
         """Of taps, in all dimensions; the last of each may be filled up."""
         return math.prod(self.geometry.blocks)
 
     @property
-    def phases(self) -> int:
+    def phase_count(self) -> int:
         """That taps reach, in all dimensions."""
         return math.prod(self.geometry.phases)
 
     @property
     def filling(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
-        return self.blocks * self.phases / max(self.taps, 1)
+        return self.block_count * self.phase_count / max(self.taps, 1)

@@ -214,7 +214,7 @@ def test_unknown_platforms_keep_to_the_definition():
 def test_flops_blocks_and_filling():
     p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
-    assert (p.blocks, p.filling) == (2 * 2, 16 / 12)
+    assert (p.block_count, p.filling) == (2 * 2, 16 / 12)
 
 
 def test_formulations_do_not_know_the_rules():

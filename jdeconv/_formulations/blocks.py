@@ -43,7 +43,7 @@ def unit(geometry: Geometry) -> Geometry:
 
 def too_wide(problem: Problem) -> str | None:
     """Why a kernel can't be filled up to blocks."""
-    positions = problem.blocks * problem.phases
+    positions = problem.block_count * problem.phase_count
     if positions <= MOST_POSITIONS:
         return None
     return f"{positions} positions from the kernel's first tap to its last; expected at most {MOST_POSITIONS}"

@@ -45,9 +45,9 @@ def supports(problem: Problem) -> str | None:
 def terms_of(problem: Problem) -> int:
     """How many are written out for each element of the result."""
     return {
-        "output": problem.blocks * problem.inputs,
+        "output": problem.block_count * problem.inputs,
         "input": problem.taps * problem.outputs,
-        "kernel": problem.blocks,
+        "kernel": problem.block_count,
     }[problem.result]
 
 

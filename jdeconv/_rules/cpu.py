@@ -20,7 +20,7 @@ def from_one_channel(problem: Problem) -> bool:
         return False
     if problem.groups > 1:
         return strided(problem) or problem.taps <= 120
-    return (strided(problem) or in_volume(problem)) and problem.blocks <= 60
+    return (strided(problem) or in_volume(problem)) and problem.block_count <= 60
 
 
 def from_few_channels_in_few_terms(problem: Problem) -> bool:
@@ -28,7 +28,7 @@ def from_few_channels_in_few_terms(problem: Problem) -> bool:
 
     A single group is to more than 3 channels.
     """
-    few = problem.inputs <= 5 and problem.blocks * problem.inputs <= 16
+    few = problem.inputs <= 5 and problem.block_count * problem.inputs <= 16
     return strided(problem) and few and (problem.groups > 1 or problem.outputs > 3)
 
 
@@ -56,12 +56,12 @@ def little_in_one_block(problem: Problem) -> bool:
 def little_by_phases(problem: Problem) -> bool:
     """One group, less than 300 million operations, blocks not full, at most 9 phases, from twice the channels."""
     narrowing = problem.inputs >= 2 * problem.outputs
-    return little_work(problem) and problem.filling > 1 and problem.phases <= 9 and narrowing
+    return little_work(problem) and problem.filling > 1 and problem.phase_count <= 9 and narrowing
 
 
 def in_few_convolutions(problem: Problem) -> bool:
     """Strided; one convolution gives all phases, or at most 9 give one each: every one is compiled."""
-    return strided(problem) and (problem.filling == 1 or problem.phases <= 9)
+    return strided(problem) and (problem.filling == 1 or problem.phase_count <= 9)
 
 
 def in_few_but_small(problem: Problem) -> bool:
@@ -110,12 +110,12 @@ def long_kernel(problem: Problem) -> bool:
 
 def one_block_with_gaps(problem: Problem) -> bool:
     """Kernel < stride: most outputs are not reached."""
-    return no_overlap(problem) and problem.phases < problem.strides
+    return no_overlap(problem) and problem.phase_count < problem.block_size
 
 
 def gaps(problem: Problem) -> bool:
     """Kernel < stride in some dimension; one convolution gives all phases."""
-    return problem.phases < problem.strides and problem.filling == 1
+    return problem.phase_count < problem.block_size and problem.filling == 1
 
 
 def volume_in_one_block(problem: Problem) -> bool:
@@ -125,7 +125,7 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 def few_terms(problem: Problem) -> bool:
     """Groups, each with at most 24 pairs of channels times blocks of taps."""
-    return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 24
+    return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 24
 
 
 def few_terms_by_tap(problem: Problem) -> bool:
@@ -135,7 +135,7 @@ def few_terms_by_tap(problem: Problem) -> bool:
 
 def not_many_terms(problem: Problem) -> bool:
     """Groups, each with at most 64 pairs of channels times blocks of taps."""
-    return problem.groups > 1 and problem.blocks * problem.inputs * problem.outputs <= 64
+    return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 64
 
 
 def few_from_many_off_the_plane(problem: Problem) -> bool:
@@ -147,8 +147,8 @@ def few_from_many_off_the_plane(problem: Problem) -> bool:
 def few_blocks(problem: Problem) -> bool:
     """Few blocks of taps, hardly filled up, between many channels; in one or three dimensions between any."""
     if problem.geometry.rank == 2:
-        return problem.blocks <= 4 and problem.filling <= 1.8 and problem.inputs >= 32
-    return strided(problem) and problem.blocks <= 8
+        return problem.block_count <= 4 and problem.filling <= 1.8 and problem.inputs >= 32
+    return strided(problem) and problem.block_count <= 8
 
 
 def small(problem: Problem) -> bool:
@@ -167,13 +167,13 @@ def from_few_channels(problem: Problem) -> bool:
 def bfloat16_from_many(problem: Problem) -> bool:
     """bfloat16, in full blocks, from 64 channels or more for each block."""
     narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem)
-    return narrow and problem.inputs >= 64 * problem.blocks
+    return narrow and problem.inputs >= 64 * problem.block_count
 
 
 def bfloat16_to_many(problem: Problem) -> bool:
     """bfloat16, in full blocks, to 128 channels or more, phases included, for each block; not in a volume."""
     narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem) and not in_volume(problem)
-    return narrow and problem.phases * problem.outputs >= 128 * problem.blocks
+    return narrow and problem.phase_count * problem.outputs >= 128 * problem.block_count
 
 
 # bfloat16: where oneDNN would be given float32, XLA's products keep to bfloat16's instructions.

@@ -18,7 +18,7 @@ def of_integers(problem: Problem) -> bool:
 
 def filled_depthwise(problem: Problem) -> bool:
     """Each output channel comes from one input channel, and few blocks, all full of taps, give all phases."""
-    return problem.inputs == 1 < problem.groups and problem.filling == 1 and problem.blocks <= 64
+    return problem.inputs == 1 < problem.groups and problem.filling == 1 and problem.block_count <= 64
 
 
 def no_transposed_kernel(problem: Problem) -> bool:

@@ -35,7 +35,7 @@ def dilated(problem: Problem) -> bool:
 
 def no_overlap(problem: Problem) -> bool:
     """No output is reached by two taps: kernel <= stride."""
-    return problem.blocks == 1
+    return problem.block_count == 1
 
 
 def in_volume(problem: Problem) -> bool:
