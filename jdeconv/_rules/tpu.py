@@ -6,7 +6,6 @@ the compiler leaves unpriced too (`python -m benchmarks tpu-estimate`). An estim
 
 import math
 
-from .. import _tpu_tiles
 from .._problem import Problem
 from .rule import Rule, no_overlap, strided
 
@@ -108,6 +107,8 @@ def kernel_fills_the_chip(problem: Problem) -> bool:
     of phases makes up for (8, 103x103, 107 to 120, k 7, s 1: 1791; lax 1056). Where outputs leave lanes empty, only of
     512 positions in all: the change of layout that follows costs more (3, 10x10, 91 to 111, k 4, s 2: 26; lax 20).
     """
+    from .. import _tpu_tiles  # a tenth of the time that importing jdeconv would take
+
     few = problem.dtype != "bfloat16" or min(problem.inputs, problem.outputs) < 64
     if few or problem.taps > MOST_WRITTEN_OUT or (not strided(problem) and _tpu_tiles.joins(problem.inputs)):
         return False
