@@ -26,6 +26,7 @@ from jaxlib import version
 
 from ._arguments import flag
 from ._errors import blames_caller
+from ._geometry import extent
 
 # The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA. There are none
 # of matrix products: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads
@@ -212,7 +213,7 @@ def refuses_conv(
         return "a single position in a strided dimension"  # AVX-512's kernels read beyond the image there
     taps = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     windows = zip(taps, rhs_dilation or (1,) * len(taps), window_strides, strict=True)
-    if any((k - 1) * d + 1 < stride for k, d, stride in windows):
+    if any(extent(k, d) < stride for k, d, stride in windows):
         return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     return _size_refused(sizes)
 
@@ -227,7 +228,7 @@ def _sizes(lhs: jax.Array, rhs: jax.Array, numbers: Any, strides: Any, padding: 
     inputs = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
     kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     spatial = (
-        (size + sum(pads) - (taps - 1) * apart - 1) // stride + 1
+        (size + sum(pads) - extent(taps, apart)) // stride + 1
         for size, taps, stride, pads, apart in zip(
             inputs, kernel, strides, padding, dilation or (1,) * len(kernel), strict=True
         )

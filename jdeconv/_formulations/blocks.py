@@ -134,21 +134,16 @@ def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]
     >>> without_gaps(jax.numpy.arange(8.0).reshape(1, 8, 1, 1), build((2,), (2,), (4,), (1,), "VALID", (8,)))[0].ravel()
     Array([0., 1., 4., 5.], dtype=float32)
     """
-    cut = [e < s for e, s in zip(geometry.extent, geometry.strides, strict=True)]
-    if not any(cut):
+    gaps = [e < s for e, s in zip(geometry.extent, geometry.strides, strict=True)]
+    if not any(gaps):
         return y, geometry
-    sizes = zip(
-        cut, geometry.extent, geometry.strides, geometry.low, geometry.output, unit(geometry).output, strict=True
-    )
-    # Of each: blocks, positions in one, those that are kept; the new low pad and stride; what fills up the blocks.
-    dims = [(b, s, e, low // s * e, e, low % s, b * s - o - low % s) if gap else (o, 1, 1, low, s, 0, 0)
-            for gap, e, s, low, o, b in sizes]  # fmt: skip
-    blocks, positions, kept, lows, strides, before, after = zip(*dims, strict=True)
-    n, rest = y.shape[0], y.shape[-2:]
-    y = pad(y, list(zip(before, after, strict=True))).reshape(n, *interleaved(blocks, positions), *rest)
-    y = window(y, (0,) * 2 * geometry.rank, interleaved(blocks, kept))
-    output = tuple(map(operator.mul, blocks, kept))
-    return y.reshape(n, *output, *rest), dataclasses.replace(geometry, output=output, strides=strides, low=lows)
+    sizes = list(zip(gaps, geometry.phases, geometry.strides, geometry.low, strict=True))
+    # Where there are no gaps, each position is a block of its own.
+    y = split_output(y, dataclasses.replace(geometry, strides=tuple(s if gap else 1 for gap, _, s, _ in sizes)))
+    output = tuple(map(operator.mul, y.shape[1:-2:2], y.shape[2:-2:2]))
+    low = tuple(low // s * r if gap else low for gap, r, s, low in sizes)
+    reached = dataclasses.replace(geometry, output=output, strides=geometry.phases, low=low)
+    return y.reshape(y.shape[0], *output, *y.shape[-2:]), reached
 
 
 def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
