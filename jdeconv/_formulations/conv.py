@@ -4,7 +4,6 @@ No padding handed to XLA is ever negative: jaxlib 0.10 reads out of bounds there
 pad would cut off is sliced away instead.
 """
 
-import dataclasses
 import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from jax import lax
 from .._geometry import Geometry, Size
 from .._problem import FEW_GROUPS, Problem
 from . import as_lax
-from .blocks import one_channel_axis, without_gaps
+from .blocks import one_channel_axis, pad, without_gaps
 
 if TYPE_CHECKING:
     from . import Engine
@@ -97,8 +96,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     if engine.onednn:
         # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
         y, geometry = without_gaps(y, geometry)
-        if (runs := _runs(x, geometry)) > 1:
-            x, y, geometry = _as_batch(x, y, geometry, runs)
+        if geometry.dilations[-1] == 1:
+            return _channels_as_positions(x, y, geometry, engine)
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
@@ -121,37 +120,25 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     return w.reshape(*geometry.kernel, o, groups, i)
 
 
-def _runs(x: jax.Array, geometry: Geometry) -> int:
-    """Into how many runs of rows to cut each image, for them to be summed as a batch: oneDNN is slow below 8 images.
+def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The same with y's channels laid out along its last dimension, where the window is then dilated by their number.
 
-    1, 64x64, 256 to 128, k 3, s 2: 16 ms, not 34; 1, 128x128, 32 to 16, k 4, s 2: 2.4, not 5.4; the same of 4 images:
-    18, not 8.6, as copying takes longer.
+    So a window has as many results in a row as oneDNN's blocks need, and not just the kernel's few taps:
+    16, 32x32, 128 to 64, k 4, s 2: 24 ms, not 49; 8, 32x32, 128 to 128, k 3, s 1: 12, not 24.
     """
-    batch, rows = x.shape[0], geometry.input[0]
-    if not isinstance(batch, int) or not isinstance(rows, int) or batch > 2:
-        return 1
-    overlap = 4 * (_span(geometry, 1) - geometry.strides[0])  # of two runs in y: at most a quarter of a run
-    fitting = (n for n in range(2, 8 // batch + 1) if rows % n == 0 and overlap <= rows // n * geometry.strides[0])
-    return max(fitting, default=1)
-
-
-def _span(geometry: Geometry, rows: int) -> int:
-    """How many rows of y the taps of so many rows of x reach."""
-    return (rows - 1) * geometry.strides[0] + geometry.extent[0]
-
-
-def _as_batch(x: jax.Array, y: jax.Array, geometry: Geometry, runs: int) -> tuple[jax.Array, jax.Array, Geometry]:
-    """Runs of rows as images of their own, which in y overlap."""
-    rows = geometry.input[0] // runs
-    span, step = _span(geometry, rows), rows * geometry.strides[0]
-    y = lax.pad(y, y.dtype.type(0), [(0, 0, 0), (geometry.low[0], geometry.high[0], 0), *[(0, 0, 0)] * (y.ndim - 2)])
-    parts = [lax.slice_in_dim(y, run * step, run * step + span, axis=1) for run in range(runs)]
-    sizes = dict(input=(rows, *geometry.input[1:]), output=(span, *geometry.output[1:]), low=(0, *geometry.low[1:]))
-    return (
-        x.reshape(-1, rows, *x.shape[2:]),
-        jax.numpy.stack(parts, axis=1).reshape(-1, span, *y.shape[2:]),
-        dataclasses.replace(geometry, **sizes),
+    rank, (groups, o), n = geometry.rank, y.shape[-2:], x.shape[0]
+    pads = list(zip(geometry.low, geometry.high, strict=True))
+    y = pad(y, pads).transpose(*range(1, rank + 1), rank + 2, rank + 1, 0)
+    w = engine.conv(
+        y.reshape(1, *y.shape[: rank - 1], -1, groups * n),
+        one_channel_axis(x),
+        window_strides=geometry.dilations,
+        padding=[(0, 0)] * rank,
+        rhs_dilation=(*geometry.strides[:-1], geometry.strides[-1] * o),
+        dimension_numbers=_numbers(rank, lhs="N_C", rhs="I_O", out="N_C"),
+        feature_group_count=groups,
     )
+    return w.reshape(*geometry.kernel, o, groups, x.shape[-1])
 
 
 def fewer_cycles_swapped(batch: Size, inputs: Size, outputs: Size, geometry: Geometry) -> bool:
