@@ -197,7 +197,7 @@ def _compute(
     name = engine_for(problem) if onednn else "xla"
     choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, np.dtype(problem.dtype), platform, onednn=name == "onednn")
+    engine = Engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
     with jax.numpy_rank_promotion("allow"):  # inside, ranks differ on purpose
         return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
 

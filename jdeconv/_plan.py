@@ -42,7 +42,8 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
     here = (platform, engine, problem.result)
     for rule in RULES:
         fits = all(
-            want in ("*", is_) for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True)
+            want in ("*", *is_.split())
+            for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True)
         )
         if fits and methods[rule.method].supports(problem) is None and rule.when(problem):
             return Choice(rule.method, engine, rule)

@@ -1,5 +1,6 @@
 """oneDNN's calls: every proven class against float64, the gate, and the places where a program may hold them."""
 
+import functools
 import importlib.util
 import itertools
 import math
@@ -20,7 +21,12 @@ CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
 SAMPLE = dict(window_strides=(1, 2), padding=((1, 0), (0, 2)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-UNSAFE = ("a single position in a strided dimension", "a stride beyond the kernel")
+UNSAFE = (
+    "a single position in a strided dimension",
+    "a stride beyond the kernel",
+    "a window that may lie beyond the image",
+)
+needs_amx = pytest.mark.skipif(not _onednn.computes_in("bfloat16"), reason="a processor without AMX")
 
 
 def sample(dtype="float32"):
@@ -65,7 +71,7 @@ def disguised(random, x):
     )
 
 
-def draw_convolution(random, kind):
+def draw_convolution(random, kind, dtype):
     rank = random.choice([1, 2, 2, 2, 3])
     longest = {1: 40, 2: 13, 3: 7}[rank]
     some = lambda word, values: [random.choice(values if word in kind else [1]) for _ in range(rank)]  # noqa: E731
@@ -74,9 +80,11 @@ def draw_convolution(random, kind):
     taps = [random.choice([1, 2, 3, 4, random.randint(1, longest if rank < 3 else 5)]) for _ in range(rank)]
     sizes, padding = [], []
     for extent in ((k - 1) * d + 1 for k, d in zip(taps, dilation, strict=True)):
-        pads = random.randint(0, extent + 2), random.randint(0, extent + 2)
+        # In bfloat16 all windows reach into the image.
+        most = extent + 2 if dtype == "float32" else extent - 1
+        pads = random.randint(0, most), random.randint(0, most)
         padding.append(random.choice([pads, (0, 0)]))
-        least = max(1, extent - sum(padding[-1]))
+        least = max(1, extent - sum(padding[-1])) if dtype == "float32" else extent
         sizes.append(random.choice([least, random.randint(least, least + longest)]))
     groups = random.choice([2, 3, 8, 21]) if "grouped" in kind else 1
     i, o = ([1, 2, 3, 4, 8] if groups > 1 else CHANNELS for _ in range(2))
@@ -132,24 +140,31 @@ def check(draws, call, reference, dtype):
         ]
 
     results = program([tuple(stored for stored, _ in pair) for pair in hidden])
+    exact, rounding = float(jax.numpy.finfo("float32").eps), float(jax.numpy.finfo(dtype).eps)
     for (shapes, arguments), pair, result in zip(draws, operands, results, strict=True):
         pair = [x.astype(np.float64) for x in pair]
         expected, terms = reference(*pair, **arguments)
-        bound = (terms + 1) * float(jax.numpy.finfo(dtype).eps) * reference(*map(abs, pair), **arguments)[0]
+        bound = (terms + 1) * exact * reference(*map(abs, pair), **arguments)[0]
+        if result.dtype == "bfloat16":  # of products that are exact in float32; the sum alone is rounded
+            bound += rounding / 2 * abs(expected)
         assert result.shape == expected.shape
         assert (abs(np.asarray(result, np.float64) - expected) <= bound).all(), (shapes, arguments)
 
 
 @needs_onednn
-@pytest.mark.parametrize(("dtype", "kind"), _onednn.PROVEN)
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [pytest.param(*c, marks=needs_amx if c[0] == "bfloat16" else ()) for c in _onednn.PROVEN]
+)
 def test_convolutions_equal_the_definition(dtype, kind):
     randoms = random.Random(f"{kind} {dtype}")
     for _ in range(math.ceil(settings().max_examples / 10)):
-        draws = [draw_convolution(randoms, kind) for _ in range(10)]
+        draws = [draw_convolution(randoms, kind, dtype) for _ in range(10)]
         for shapes, arguments in draws:
             operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
             assert _onednn.refuses_conv(*operands, **arguments) in (None, *UNSAFE)
         check(draws, _onednn.conv, convolution, dtype)
+        if dtype != "float32":
+            check(draws, functools.partial(_onednn.conv, preferred_element_type="float32"), convolution, dtype)
 
 
 # What is refused is `lax`'s own call.
@@ -186,12 +201,50 @@ def test_refused_convolutions_are_those_of_lax(shapes, arguments, reason):
             np.testing.assert_array_equal(_onednn.conv(*operands, **arguments), expected)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "int32"])
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
 def test_unproven_types_are_left_to_lax(dtype):
     with jax.enable_x64(True):
         x, w = sample(dtype)
         assert "unproven" in _onednn.refuses_conv(x, w, **SAMPLE)
         assert not calls(ours, x, w)
+
+
+def test_bfloat16_needs_amx(monkeypatch):
+    monkeypatch.setattr(_onednn, "_processor", lambda: frozenset({"avx2", "avx512_bf16"}))
+    x, w = sample("bfloat16")
+    assert _onednn.refuses_conv(x, w, **SAMPLE) == "a processor without amx_bf16"
+    assert not calls(ours, x, w)
+
+
+@needs_onednn
+@needs_amx
+@pytest.mark.parametrize(
+    ("shapes", "arguments", "reason"),
+    [
+        # Segmentation fault, NaN (jaxlib 0.10.2).
+        (((1, 8, 3, 1), (3, 2, 1, 5)), dict(window_strides=(1, 1), padding=((0, 0), (3, 4))), UNSAFE[2]),
+        (((9, 1, 3, 3), (2, 2, 3, 48)), dict(window_strides=(1, 1), padding=((2, 2), (0, 0))), UNSAFE[2]),
+        (((1, 4, 600, 32), (1, 400, 32, 64)), dict(padding=((0, 0), (0, 0))), "products of 32 in a row"),
+        (((1, 9, 9, 4), (3, 3, 2, 4)), dict(feature_group_count=2), "a grouped strided convolution in bfloat16"),
+        (((1, 9, 9, 4), (3, 3, 4, 4)), dict(preferred_element_type="float16"), "unproven"),
+    ],
+)
+def test_what_amx_is_not_asked_for(shapes, arguments, reason):
+    operands = [np.ones(shape, "bfloat16") for shape in shapes]
+    assert reason in _onednn.refuses_conv(*operands, **(SAMPLE | arguments))
+
+
+@needs_onednn
+@needs_amx
+@pytest.mark.parametrize("groups", [1, 2])
+def test_bfloat16_is_not_widened(groups):
+    """Nor are two groups of many channels, a call each."""
+    x, w = (np.ones(shape, "bfloat16") for shape in ((2, 7, 9, 64), (3, 2, 32, 64)))
+    f = lambda x, w: jdeconv.conv2d_transpose(x, w, (2, 14, 18, 32 * groups), 2, method="lax")  # noqa: E731
+    grads = jax.grad(lambda x, w: f(x, w).sum(), (0, 1))
+    text = jax.jit(grads).lower(x, w).compile().as_text()
+    found = [line for line in text.splitlines() if '"__onednn$convolution"' in line]
+    assert ["bf16" in line for line in found] == [True] * 2 * groups
 
 
 # The gate.

@@ -80,13 +80,13 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
     [
         # output, input and kernel on CPU, as measured
         ((32, 32), (4, 2), (256, 128), "phase lax gemm", "phase lax lax"),
-        ((32, 32), (2, 2), (256, 128), "gemm lax gemm", "phase lax gemm"),
+        ((32, 32), (2, 2), (256, 128), "gemm lax gemm", "phase lax lax"),
         ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
         ((32, 32), (4, 2), (1, 1), "taps taps gemm", "taps taps lax"),
         ((32, 32), (8, 8), (1, 8), "taps lax gemm", "taps lax gemm"),
         ((32, 32), (16, 8), (1, 1), "taps lax gemm", "taps lax lax"),
         ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "gemm taps gemm"),
-        ((16, 16, 16), (2, 2), (128, 64), "gemm phase gemm", "phase lax gemm"),
+        ((16, 16, 16), (2, 2), (128, 64), "gemm phase gemm", "phase lax lax"),
         ((500,), (1024, 256), (513, 1), "phase phase gemm", "phase phase lax"),
         ((80, 40), (1, 6), (11, 138), "gemm gemm gemm", "phase lax gemm"),
         ((8, 8), (16, 1), (28, 24), "gemm gemm gemm", "lax lax lax"),
@@ -96,6 +96,8 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
         ((6, 6), (4, 3), (213, 70), "phase lax lax", "gemm lax lax"),
         ((12, 12), (2, 8), (145, 27), "gemm gemm gemm", "gemm lax gemm"),
         ((900,), (5, 5), (170, 3), "gemm taps gemm", "gemm taps gemm"),
+        ((32,), (16, 8), (512, 256), "phase lax gemm", "gemm lax lax"),
+        ((207,), (6, 3), (51, 74), "phase lax gemm", "phase lax gemm"),
     ],
 )
 def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
@@ -112,6 +114,25 @@ def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
         problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
         narrow = [dataclasses.replace(problem, dtype="bfloat16") for problem in problems]
         assert " ".join(choose("cpu", "onednn", p, "auto", METHODS).method for p in narrow) == methods
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "channels", "methods"),
+    [
+        ((32, 32), (4, 2), (256, 128), "phase lax lax"),
+        ((32, 32), (2, 2), (128, 64), "phase lax lax"),
+        ((32, 32), (3, 1), (128, 128), "lax lax lax"),
+        ((8, 8), (5, 3), (93, 14), "gemm lax gemm"),
+        ((2000,), (10, 5), (64, 32), "phase lax gemm"),
+        ((32, 32), (4, 2), (1, 1), "taps taps lax"),
+    ],
+)
+def test_bfloat16_on_a_cpu_with_amx(size, steps, channels, methods):
+    kernel, stride = ((step,) * len(size) for step in steps)
+    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
+    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+    narrow = [dataclasses.replace(problem, dtype="bfloat16") for problem in problems]
+    assert " ".join(choose("cpu", "onednn amx", p, "auto", METHODS).method for p in narrow) == methods
 
 
 def test_depthwise_of_many_groups_on_cpu():

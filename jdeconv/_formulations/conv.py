@@ -5,7 +5,7 @@ pad would cut off is sliced away instead.
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -126,9 +126,13 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
     So a window has as many results in a row as oneDNN's blocks need, and not just the kernel's few taps:
     16, 32x32, 128 to 64, k 4, s 2: 24 ms, not 49; 8, 32x32, 128 to 128, k 3, s 1: 12, not 24.
     """
+    kernel, y = geometry.kernel, pad(y, list(zip(geometry.low, geometry.high, strict=True)))
+    if geometry.rank == 1 and (rows := _rows(geometry)) > 1:
+        x, y, geometry = _as_plane(x, y, geometry, rows)
+    if (runs := _runs(x, geometry)) > 1:
+        x, y = _as_batch(x, y, geometry, runs)
     rank, (groups, o), n = geometry.rank, y.shape[-2:], x.shape[0]
-    pads = list(zip(geometry.low, geometry.high, strict=True))
-    y = pad(y, pads).transpose(*range(1, rank + 1), rank + 2, rank + 1, 0)
+    y = y.transpose(*range(1, rank + 1), rank + 2, rank + 1, 0)
     w = engine.conv(
         y.reshape(1, *y.shape[: rank - 1], -1, groups * n),
         one_channel_axis(x),
@@ -138,7 +142,56 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="I_O", out="N_C"),
         feature_group_count=groups,
     )
-    return w.reshape(*geometry.kernel, o, groups, x.shape[-1])
+    return w.reshape(*kernel, o, groups, x.shape[-1])
+
+
+def _rows(geometry: Geometry) -> int:
+    """Into how many rows to fold one dimension, of at most 64 positions each: longer windows are slow, AMX's above all.
+
+    8, 2048, 128 to 64, k 4, s 2, bfloat16: 5 ms, not 890.
+    """
+    return next((n for n in _parts(geometry) if geometry.input[0] <= 64 * n), 1)
+
+
+def _as_plane(x: jax.Array, y: jax.Array, geometry: Geometry, rows: int) -> tuple[jax.Array, jax.Array, Geometry]:
+    """One dimension as rows, which in y overlap; y is padded."""
+    x, y = x.reshape(x.shape[0], rows, -1, *x.shape[2:]), _overlapping(y, geometry, rows)
+    sizes = dict(input=x.shape[1:3], kernel=(1, *geometry.kernel), output=y.shape[1:3], low=(0, 0))
+    return x, y, Geometry(**sizes, strides=(1, *geometry.strides), dilations=(1, *geometry.dilations))
+
+
+def _runs(x: jax.Array, geometry: Geometry) -> int:
+    """Into how many runs of rows to cut each image, for them to be summed as a batch: AMX multiplies many at a time.
+
+    bfloat16: 1, 128x128, 128 to 64, k 2, s 2: 6.7 ms, not 36; 4, 32x32, 512 to 256, k 2, s 2: 10, not 16. In float32
+    nothing is gained.
+    """
+    batch = x.shape[0]
+    if x.dtype != "bfloat16" or not isinstance(batch, int):
+        return 1
+    return max((n for n in _parts(geometry) if n * batch <= 8), default=1)
+
+
+def _as_batch(x: jax.Array, y: jax.Array, geometry: Geometry, runs: int) -> tuple[jax.Array, jax.Array]:
+    """Runs of rows as images of their own, which in y overlap; y is padded."""
+    x = x.reshape(-1, x.shape[1] // runs, *x.shape[2:])
+    return x, _overlapping(y, geometry, runs).reshape(x.shape[0], -1, *y.shape[2:])
+
+
+def _parts(geometry: Geometry) -> Iterator[int]:
+    """The numbers of equal parts of the first dimension that in y overlap by at most a quarter of each."""
+    size, overlap = geometry.input[0], 4 * (geometry.extent[0] - geometry.strides[0])
+    if isinstance(size, int):
+        yield from (n for n in range(1, size + 1) if size % n == 0 and overlap * n <= size * geometry.strides[0])
+
+
+def _overlapping(y: jax.Array, geometry: Geometry, parts: int) -> jax.Array:
+    """The padded y's rows that the taps of each part of x's reach, side by side on an axis of their own."""
+    rows, stride = geometry.input[0] // parts, geometry.strides[0]
+    span = (rows - 1) * stride + geometry.extent[0]
+    return jax.numpy.stack(
+        [lax.slice_in_dim(y, n * rows * stride, n * rows * stride + span, axis=1) for n in range(parts)], axis=1
+    )
 
 
 def fewer_cycles_swapped(batch: Size, inputs: Size, outputs: Size, geometry: Geometry) -> bool:

@@ -61,7 +61,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
         return conv.input_grad(kernel_to_blocks(w, geometry), y, unit(geometry), engine)
     y = y.reshape(*y.shape[:-1], -1, w.shape[-3])
     parts = [
-        engine.wide(conv.input_grad(w[taps], y[..., number, :], alone, engine))
+        engine.wide(conv.input_grad(w[taps], y[..., number, :], alone, engine.summing))
         for number, (taps, alone) in enumerate(phases(geometry))
         if alone
     ]

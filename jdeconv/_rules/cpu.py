@@ -2,11 +2,12 @@
 
 Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least or
 the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/cases.py`). Where an
-engine is named, it was measured with that one; a figure with another engine's is said to be so.
+engine is named, it was measured with that one; a figure with another engine's is said to be so. What names bfloat16
+was measured on an Intel Xeon with AMX, as were oneDNN's kernel gradients.
 """
 
 from .._problem import Problem
-from .rule import Rule, in_volume, no_overlap, strided
+from .rule import Rule, always, in_volume, no_overlap, strided
 
 MOST_TAPS = 512  # each is an operation where taps are added up one by one
 
@@ -43,9 +44,14 @@ def to_few_by_many_taps(problem: Problem) -> bool:
     return not strided(problem) and problem.inputs >= 28 and problem.outputs <= 4 and 8 <= problem.taps <= 128
 
 
+def work_below(problem: Problem, operations: float) -> bool:
+    """One group, and fewer operations: what each convolution costs beside its work counts."""
+    return problem.groups == 1 and isinstance(problem.flops, int) and problem.flops < operations
+
+
 def little_work(problem: Problem) -> bool:
-    """One group, strided, less than 300 million operations: what each convolution costs beside its work counts."""
-    return problem.groups == 1 and strided(problem) and isinstance(problem.flops, int) and problem.flops < 3e8
+    """One group, strided, less than 300 million operations."""
+    return strided(problem) and work_below(problem, 3e8)
 
 
 def little_in_one_block(problem: Problem) -> bool:
@@ -57,6 +63,39 @@ def little_by_phases(problem: Problem) -> bool:
     """One group, less than 300 million operations, blocks not full, at most 9 phases, from twice the channels."""
     narrowing = problem.inputs >= 2 * problem.outputs
     return little_work(problem) and problem.filling > 1 and problem.phase_count <= 9 and narrowing
+
+
+def little_narrowing(problem: Problem) -> bool:
+    """One group, blocks not full, less than 80 million operations, to no more channels."""
+    return work_below(problem, 8e7) and problem.filling > 1 and problem.inputs >= problem.outputs
+
+
+def little_in_one_row(problem: Problem) -> bool:
+    """One group in one dimension, less than 80 million operations."""
+    return problem.geometry.rank == 1 and work_below(problem, 8e7)
+
+
+def not_much_in_one_row(problem: Problem) -> bool:
+    """One group in one dimension, less than 500 million operations."""
+    return problem.geometry.rank == 1 and work_below(problem, 5e8)
+
+
+def little_to_many(problem: Problem) -> bool:
+    """One group, less than 50 million operations, to 4 channels or more."""
+    return work_below(problem, 5e7) and problem.outputs > 3
+
+
+def not_much_in_one_block(problem: Problem) -> bool:
+    """Kernel <= stride; less than 150 million operations, or groups, or one dimension."""
+    return no_overlap(problem) and (work_below(problem, 1.5e8) or problem.groups > 1 or problem.geometry.rank == 1)
+
+
+def more_kernel_than_images(problem: Problem) -> bool:
+    """One group, strided, at most 4 blocks of taps: the kernel has more elements than the input and the output."""
+    if problem.groups > 1 or not strided(problem) or problem.block_count > 4 or problem.image is None:
+        return False
+    images = problem.batch * problem.image * (problem.inputs + problem.block_size * problem.outputs)
+    return isinstance(images, int) and problem.taps * problem.inputs * problem.outputs > images
 
 
 def in_few_convolutions(problem: Problem) -> bool:
@@ -184,6 +223,9 @@ RULES = (
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
+    Rule("cpu", "onednn", "output", more_kernel_than_images, "gemm", "8, 32, 512 to 256, k 16, s 8: 5.2; phase 7.8"),
+    Rule("cpu", "amx", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3, bfloat16: 0.3; phase 1.2"),
+    Rule("cpu", "amx", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2, bfloat16: 6; gemm 35"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
     Rule("cpu", "*", "output", to_few_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
     Rule("cpu", "onednn", "output", little_in_one_block, "gemm", "1, 30x30, 145 to 27, k 2, s 8: 0.5; phase 0.7"),
@@ -197,16 +239,21 @@ RULES = (
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
+    Rule("cpu", "amx", "input", always, "lax", "16, 8x8, 512 to 256, k 4, s 2, bfloat16: 11; gemm 10, phase 8"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
     Rule("cpu", "xla", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
     Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
     Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
-    Rule("cpu", "*", "kernel", few_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
-    Rule("cpu", "xla", "kernel", not_many_terms, "taps", "2, 14x14x14, depthwise 4, k 6, s 2: 2.7; gemm 12, lax 41"),
+    Rule("cpu", "*", "kernel", not_many_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
     Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
-    Rule("cpu", "*", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
+    Rule("cpu", "xla", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
+    Rule("cpu", "onednn", "kernel", not_much_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
+    Rule("cpu", "onednn", "kernel", little_in_one_row, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
+    Rule("cpu", "amx", "kernel", not_much_in_one_row, "gemm", "2, 4000, 64 to 32, k 10, s 5, bfloat16: 3.1; lax 3.7"),
+    Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3, bfloat16: 0.4; lax 0.65"),
+    Rule("cpu", "amx", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2, bfloat16: 10; gemm 14"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
