@@ -96,7 +96,8 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     if engine.onednn:
         # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
         y, geometry = without_gaps(y, geometry)
-        if geometry.dilations[-1] == 1:
+        # One channel makes no more positions; but in one dimension they are folded too.
+        if geometry.dilations[-1] == 1 and (y.shape[-1] > 1 or geometry.rank == 1):
             return _channels_as_positions(x, y, geometry, engine)
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
@@ -126,18 +127,21 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
     So a window has as many results in a row as oneDNN's blocks need, and not just the kernel's few taps:
     16, 32x32, 128 to 64, k 4, s 2: 24 ms, not 49; 8, 32x32, 128 to 128, k 3, s 1: 12, not 24.
     """
-    kernel, y = geometry.kernel, pad(y, list(zip(geometry.low, geometry.high, strict=True)))
+    kernel, pads = geometry.kernel, list(zip(geometry.low, geometry.high, strict=True))
+    y, pads = _only_negative(y, pads), _only_positive(pads)
     if geometry.rank == 1 and (rows := _rows(geometry)) > 1:
-        x, y, geometry = _as_plane(x, y, geometry, rows)
+        x, y, geometry = _as_plane(x, pad(y, pads), geometry, rows)
+        pads = [(0, 0), (0, 0)]
     if (runs := _runs(x, geometry)) > 1:
-        x, y = _as_batch(x, y, geometry, runs)
+        x, y = _as_batch(x, pad(y, pads[:1]), geometry, runs)
+        pads[0] = 0, 0
     rank, (groups, o), n = geometry.rank, y.shape[-2:], x.shape[0]
     y = y.transpose(*range(1, rank + 1), rank + 2, rank + 1, 0)
     w = engine.conv(
         y.reshape(1, *y.shape[: rank - 1], -1, groups * n),
         one_channel_axis(x),
         window_strides=geometry.dilations,
-        padding=[(0, 0)] * rank,
+        padding=[*pads[:-1], (pads[-1][0] * o, pads[-1][1] * o)],
         rhs_dilation=(*geometry.strides[:-1], geometry.strides[-1] * o),
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="I_O", out="N_C"),
         feature_group_count=groups,
@@ -146,11 +150,12 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
 
 
 def _rows(geometry: Geometry) -> int:
-    """Into how many rows to fold one dimension, of at most 64 positions each: longer windows are slow, AMX's above all.
+    """Into how many rows to fold one dimension, of 16 to 64 positions each: longer windows are slow, AMX's above all.
 
     8, 2048, 128 to 64, k 4, s 2, bfloat16: 5 ms, not 890.
     """
-    return next((n for n in _parts(geometry) if geometry.input[0] <= 64 * n), 1)
+    size = geometry.input[0]
+    return min(_parts(geometry, range(-(-size // 64), size // 16 + 1)), default=1)
 
 
 def _as_plane(x: jax.Array, y: jax.Array, geometry: Geometry, rows: int) -> tuple[jax.Array, jax.Array, Geometry]:
@@ -161,37 +166,32 @@ def _as_plane(x: jax.Array, y: jax.Array, geometry: Geometry, rows: int) -> tupl
 
 
 def _runs(x: jax.Array, geometry: Geometry) -> int:
-    """Into how many runs of rows to cut each image, for them to be summed as a batch: AMX multiplies many at a time.
+    """Into how many runs of rows to cut each image, for them to be summed as a batch of 8: AMX multiplies so many.
 
-    bfloat16: 1, 128x128, 128 to 64, k 2, s 2: 6.7 ms, not 36; 4, 32x32, 512 to 256, k 2, s 2: 10, not 16. In float32
+    bfloat16: 1, 128x128, 128 to 64, k 2, s 2: 5 ms, not 31; 4, 32x32, 512 to 256, k 2, s 2: 10, not 17. In float32
     nothing is gained.
     """
-    batch = x.shape[0]
-    if x.dtype != "bfloat16" or not isinstance(batch, int):
-        return 1
-    return max((n for n in _parts(geometry) if n * batch <= 8), default=1)
+    return max(_parts(geometry, range(1, 8 // x.shape[0] + 1)), default=1) if x.dtype == "bfloat16" else 1
 
 
 def _as_batch(x: jax.Array, y: jax.Array, geometry: Geometry, runs: int) -> tuple[jax.Array, jax.Array]:
-    """Runs of rows as images of their own, which in y overlap; y is padded."""
+    """Runs of rows as images of their own, which in y overlap; y's rows are padded."""
     x = x.reshape(-1, x.shape[1] // runs, *x.shape[2:])
     return x, _overlapping(y, geometry, runs).reshape(x.shape[0], -1, *y.shape[2:])
 
 
-def _parts(geometry: Geometry) -> Iterator[int]:
-    """The numbers of equal parts of the first dimension that in y overlap by at most a quarter of each."""
+def _parts(geometry: Geometry, numbers: range) -> Iterator[int]:
+    """Those numbers of equal parts of the first dimension that in y overlap by at most a quarter of each."""
     size, overlap = geometry.input[0], 4 * (geometry.extent[0] - geometry.strides[0])
-    if isinstance(size, int):
-        yield from (n for n in range(1, size + 1) if size % n == 0 and overlap * n <= size * geometry.strides[0])
+    return (n for n in numbers if size % n == 0 and overlap * n <= size * geometry.strides[0])
 
 
 def _overlapping(y: jax.Array, geometry: Geometry, parts: int) -> jax.Array:
-    """The padded y's rows that the taps of each part of x's reach, side by side on an axis of their own."""
-    rows, stride = geometry.input[0] // parts, geometry.strides[0]
-    span = (rows - 1) * stride + geometry.extent[0]
-    return jax.numpy.stack(
-        [lax.slice_in_dim(y, n * rows * stride, n * rows * stride + span, axis=1) for n in range(parts)], axis=1
-    )
+    """`(n, parts, rows, …)`: the padded y's rows that the taps of each part of x's reach; the kernel spans a stride."""
+    step, overlap = geometry.input[0] // parts * geometry.strides[0], geometry.extent[0] - geometry.strides[0]
+    own = y[:, : parts * step].reshape(y.shape[0], parts, step, *y.shape[2:])
+    after = pad(y[:, step:], [(0, step - overlap)]).reshape(own.shape)
+    return lax.concatenate([own, after[:, :, :overlap]], 2)
 
 
 def fewer_cycles_swapped(batch: Size, inputs: Size, outputs: Size, geometry: Geometry) -> bool:
