@@ -229,19 +229,16 @@ def refuses_conv(
         return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     if lhs.dtype == "bfloat16":
         images = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
-        row = taps[-1], rhs.shape[numbers.rhs_spec[1]], windows[-1] == taps[-1]
-        if reason := _amx_refuses(images, windows, padding, *row):
+        if reason := _amx_refuses(images, padding, windows, taps[-1], rhs.shape[numbers.rhs_spec[1]]):
             return reason
     return _size_refused(sizes)
 
 
-def _amx_refuses(
-    images: Sequence[int], windows: Sequence[int], padding: Any, taps: int, channels: int, dense: bool
-) -> str | None:
-    """`taps` in a row of the window, of so many input channels, with no gaps between them if `dense`."""
+def _amx_refuses(images: Sequence[int], padding: Any, windows: Sequence[int], taps: int, channels: int) -> str | None:
+    """Windows' sizes count the gaps between taps; `taps` are in a row of one, each of so many input channels."""
     if any(size < window or max(pads) >= window for size, window, pads in zip(images, windows, padding, strict=True)):
         return "a window that may lie beyond the image"  # undefined results, segmentation faults: 8 of 750 calls
-    if dense and channels < 16 and taps * channels > 32:
+    if windows[-1] == taps and channels < 16 and taps * channels > 32:
         return "few input channels in long rows"  # wrong where they are a multiple of 32: 4 of 2500 calls
     if taps * -(-channels // 32) > LONGEST_ROW:
         return f"more than {LONGEST_ROW} products of 32 in a row of the window"

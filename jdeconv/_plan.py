@@ -39,12 +39,9 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
         if reason := methods[method].supports(problem):
             raise unable(method, reason)
         return Choice(method, engine, None)
-    here = (platform, engine, problem.result)
+    here = [{"*", *names.split()} for names in (platform, engine, problem.result)]
     for rule in RULES:
-        fits = all(
-            want in ("*", *is_.split())
-            for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True)
-        )
+        fits = all(want in is_ for want, is_ in zip((rule.platform, rule.engine, rule.result), here, strict=True))
         if fits and methods[rule.method].supports(problem) is None and rule.when(problem):
             return Choice(rule.method, engine, rule)
     raise AssertionError("the last rule applies to everything")

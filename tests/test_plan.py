@@ -75,6 +75,15 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
     return Problem(geometry, result, 4, groups, inputs, outputs, "float32")
 
 
+def on_cpu(engine, size, steps, channels, dtype="float32"):
+    """The methods for output, input and kernel."""
+    kernel, stride = ((step,) * len(size) for step in steps)
+    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
+    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+    typed = (dataclasses.replace(problem, dtype=dtype) for problem in problems)
+    return " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in typed)
+
+
 @pytest.mark.parametrize(
     ("size", "steps", "channels", "xla", "onednn"),
     [
@@ -101,19 +110,13 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
     ],
 )
 def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
-    kernel, stride = ((step,) * len(size) for step in steps)
-    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
     for engine, methods in (("xla", xla), ("onednn", onednn)):
-        problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
-        assert " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in problems) == methods
+        assert on_cpu(engine, size, steps, channels) == methods
 
 
 def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
-    geometry = build((32, 32), (4, 4), (2, 2), (1, 1), "SAME")
     for channels, methods in (((256, 128), "gemm gemm gemm"), ((128, 64), "phase lax lax")):
-        problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
-        narrow = [dataclasses.replace(problem, dtype="bfloat16") for problem in problems]
-        assert " ".join(choose("cpu", "onednn", p, "auto", METHODS).method for p in narrow) == methods
+        assert on_cpu("onednn", (32, 32), (4, 2), channels, "bfloat16") == methods
 
 
 @pytest.mark.parametrize(
@@ -128,11 +131,7 @@ def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
     ],
 )
 def test_bfloat16_on_a_cpu_with_amx(size, steps, channels, methods):
-    kernel, stride = ((step,) * len(size) for step in steps)
-    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
-    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
-    narrow = [dataclasses.replace(problem, dtype="bfloat16") for problem in problems]
-    assert " ".join(choose("cpu", "onednn amx", p, "auto", METHODS).method for p in narrow) == methods
+    assert on_cpu("onednn amx", size, steps, channels, "bfloat16") == methods
 
 
 def test_depthwise_of_many_groups_on_cpu():

@@ -66,7 +66,8 @@ class Engine:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
             return conv_general_dilated(lhs, rhs, **arguments)
-        if _onednn.refuses_conv(lhs, rhs, **arguments):  # what it is not proven for in 16 bits it does in 32
+        # What it is not proven for in 16 bits it does in 32.
+        if lhs.dtype != self.sums and _onednn.refuses_conv(lhs, rhs, **arguments):
             lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
         return _onednn.conv(lhs, rhs, **arguments)
 

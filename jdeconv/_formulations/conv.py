@@ -155,7 +155,7 @@ def _rows(geometry: Geometry) -> int:
     8, 2048, 128 to 64, k 4, s 2, bfloat16: 5 ms, not 890.
     """
     size = geometry.input[0]
-    return min(_parts(geometry, range(-(-size // 64), size // 16 + 1)), default=1)
+    return next(_parts(geometry, range(-(-size // 64), size // 16 + 1)), 1)
 
 
 def _as_plane(x: jax.Array, y: jax.Array, geometry: Geometry, rows: int) -> tuple[jax.Array, jax.Array, Geometry]:

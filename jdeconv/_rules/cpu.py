@@ -239,7 +239,7 @@ RULES = (
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
-    Rule("cpu", "amx", "input", always, "lax", "16, 8x8, 512 to 256, k 4, s 2, bfloat16: 11; gemm 10, phase 8"),
+    Rule("cpu", "amx", "input", always, "lax", "16, 32x32, 128 to 64, k 4, s 2, bfloat16: 5; phase 11, gemm 30"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
     Rule("cpu", "xla", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
