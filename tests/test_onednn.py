@@ -27,7 +27,7 @@ UNSAFE = (
     "a window that may lie beyond the image",
     "few input channels in long rows",
 )
-needs_amx = pytest.mark.skipif(not _onednn.computes_in("bfloat16"), reason="a processor without AMX")
+needs_bfloat16 = pytest.mark.skipif(not _onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
 
 
 def sample(dtype="float32"):
@@ -154,7 +154,7 @@ def check(draws, call, reference, dtype):
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("dtype", "kind"), [pytest.param(*c, marks=needs_amx if c[0] == "bfloat16" else ()) for c in _onednn.PROVEN]
+    ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in _onednn.PROVEN]
 )
 def test_convolutions_equal_the_definition(dtype, kind):
     randoms = random.Random(f"{kind} {dtype}")
@@ -210,15 +210,15 @@ def test_unproven_types_are_left_to_lax(dtype):
         assert not calls(ours, x, w)
 
 
-def test_bfloat16_needs_amx(monkeypatch):
-    monkeypatch.setattr(_onednn, "_processor", lambda: frozenset({"avx2", "avx512_bf16"}))
+def test_bfloat16_needs_its_products(monkeypatch):
+    monkeypatch.setattr(_onednn, "_processor", lambda: frozenset({"avx2", "avx512f"}))
     x, w = sample("bfloat16")
-    assert _onednn.refuses_conv(x, w, **SAMPLE) == "a processor without amx_bf16"
+    assert _onednn.refuses_conv(x, w, **SAMPLE) == "a processor without avx512_bf16"
     assert not calls(ours, x, w)
 
 
 @needs_onednn
-@needs_amx
+@needs_bfloat16
 @pytest.mark.parametrize(
     ("shapes", "arguments", "reason"),
     [
@@ -232,13 +232,28 @@ def test_bfloat16_needs_amx(monkeypatch):
         (((1, 9, 9, 4), (3, 3, 4, 4)), dict(preferred_element_type="float16"), "unproven"),
     ],
 )
-def test_what_amx_is_not_asked_for(shapes, arguments, reason):
+def test_what_bfloat16_is_not_asked_for(shapes, arguments, reason):
     operands = [np.ones(shape, "bfloat16") for shape in shapes]
     assert reason in _onednn.refuses_conv(*operands, **(SAMPLE | arguments))
 
 
 @needs_onednn
-@needs_amx
+@needs_bfloat16
+@pytest.mark.parametrize("channels", [1, 3, 17, 33])
+def test_bfloat16_keeps_what_is_infinite_in_its_place(channels):
+    """AVX-512 multiplies pairs of channels, of which a position's last must not have the next one's first as other."""
+    x, w = np.ones((2, 4, 6, channels), "bfloat16"), np.ones((1, 1, channels, 48), "bfloat16")
+    infinite = np.zeros(x.shape[:3], bool)
+    infinite[0, 1, 2] = infinite[1, 0, 0] = True
+    x[infinite] = np.inf
+    given = dict(window_strides=(1, 1), padding=((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert calls(lambda *a: _onednn.conv(*a, **given), x, w) == 1
+    y = np.asarray(_onednn.conv(x, w, **given), "float32")
+    np.testing.assert_array_equal(y, np.broadcast_to(np.where(infinite, np.inf, channels)[..., None], y.shape))
+
+
+@needs_onednn
+@needs_bfloat16
 @pytest.mark.parametrize("groups", [1, 2])
 def test_bfloat16_is_not_widened(groups):
     """Nor are two groups of many channels, a call each."""

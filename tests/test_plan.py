@@ -130,8 +130,8 @@ def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
         ((32, 32), (4, 2), (1, 1), "taps taps lax"),
     ],
 )
-def test_bfloat16_on_a_cpu_with_amx(size, steps, channels, methods):
-    assert on_cpu("onednn amx", size, steps, channels, "bfloat16") == methods
+def test_bfloat16_on_a_cpu_that_multiplies_it(size, steps, channels, methods):
+    assert on_cpu("onednn bfloat16", size, steps, channels, "bfloat16") == methods
 
 
 def test_depthwise_of_many_groups_on_cpu():

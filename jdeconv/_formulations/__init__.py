@@ -55,12 +55,12 @@ class Engine:
     def _groups_at_once(self, lhs: jax.Array, rhs: jax.Array, arguments: dict[str, Any]) -> bool:
         """Whether oneDNN takes all groups in one call, for which 16-bit floats are widened.
 
-        bfloat16 of many outputs is faster a group at a time by AMX: 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms, not
-        9.2; of 8 times 16 to 8 it is not.
+        bfloat16 of many outputs is faster a group at a time: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms,
+        not 9.2; of 8 times 16 to 8 it is not.
         """
         outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
-        amx = lhs.dtype == "bfloat16" and _onednn.computes_in("bfloat16") and outputs >= 32
-        return self.onednn and not amx and not _onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
+        narrow = lhs.dtype == "bfloat16" and _onednn.computes_in("bfloat16") and outputs >= 32
+        return self.onednn and not narrow and not _onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
 
     def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
         arguments["preferred_element_type"] = self.dtype
@@ -116,10 +116,10 @@ class Engine:
 
 
 def engine_for(problem: Problem) -> str:
-    """What runs a CPU's convolutions where oneDNN may be called: 'onednn', 'onednn amx' (in bfloat16) or 'xla'."""
+    """What runs a CPU's convolutions where oneDNN may be called: 'onednn', 'onednn bfloat16' (not widened) or 'xla'."""
     if problem.dtype not in ("float32", "bfloat16", "float16") or _onednn.unavailable() is not None:
         return "xla"
-    return "onednn amx" if problem.dtype == "bfloat16" and _onednn.computes_in(problem.dtype) else "onednn"
+    return "onednn bfloat16" if problem.dtype == "bfloat16" and _onednn.computes_in(problem.dtype) else "onednn"
 
 
 class Formulation(Protocol):
