@@ -94,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except machine.NoDevice as error:
         print(error)
         return 2
+    machine.keep_memory()
     peers = present(options.peers, machine.device())
     dtypes = [options.dtype] if options.dtype else DTYPES[: 1 if options.quick else None]
     passes = [options.pass_] if options.pass_ else PASSES

@@ -25,6 +25,9 @@ STACK_BOUNDS = {("cpu", "float32"): 2e-3}
 COARSE_STACK = 0.15
 # lax's naive loops add one product after the other: past so many, their own rounding reaches the bound of float32.
 EXACT_TERMS = 2**14
+# Seconds for which a peer runs before it is timed: 8, 32, 512→256, k 16, s 8, forward, 6.0 ms to 7.5, without 5.5 to
+# 11.7. Runs that take longer than SLOW are timed at once.
+SETTLING, SLOW = 0.03, 0.1
 
 
 class WrongResult(Exception):
@@ -139,12 +142,18 @@ def interleave(runs: Mapping[str, Callable[[], Any]], rounds: int, budget: float
 
 
 def _timed(run: Callable[[], Any]) -> float:
-    # PyTorch's threads wait for more work in a busy loop for 5 ms or so, and the next peer would pay for it.
+    """Of a run that follows others of the same peer: short work takes twice as long until Linux has spread threads."""
+    # PyTorch's threads wait for more work in a busy loop for 5 to 12 ms, and the next peer would pay for it: half of a
+    # run of 10 ms. Linux counts the time of other threads in ticks, of up to 10 ms: a shorter nap would see none.
     for _ in range(20):
         busy = time.process_time()
-        time.sleep(0.002)
+        time.sleep(0.012)
         if time.process_time() - busy < 0.0005:
             break
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    settled = time.perf_counter() + SETTLING
+    while True:
+        start = time.perf_counter()
+        run()
+        end = time.perf_counter()
+        if start >= settled or end - start > SLOW:
+            return end - start

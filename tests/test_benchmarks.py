@@ -107,7 +107,17 @@ def test_geometric_mean_and_least():
     assert summary.of_target(records, summary.TARGETS[0]) == found
 
 
-def test_slow_peers_sit_out_turns():
+def test_short_work_is_timed_after_some_of_it(monkeypatch):
+    turns = []
+    measure.interleave({"short": functools.partial(turns.append, "short")}, rounds=1, budget=0)
+    assert len(turns) > 2
+    monkeypatch.setattr(measure, "SLOW", -1)
+    measure.interleave({"slow": functools.partial(turns.append, "slow")}, rounds=1, budget=0)
+    assert turns.count("slow") == 1
+
+
+def test_slow_peers_sit_out_turns(monkeypatch):
+    monkeypatch.setattr(measure, "SETTLING", 0)
     turns = []
     runs = {name: functools.partial(turns.append, name) for name in ("slow", "fast")}
     samples = measure.interleave(runs, rounds=5, budget=0)
