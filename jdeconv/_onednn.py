@@ -129,6 +129,11 @@ def computes_in(dtype: str) -> bool:
     return INSTRUCTIONS.get(dtype) in _processor()
 
 
+def has_amx() -> bool:
+    """Whether oneDNN multiplies bfloat16 by tiles."""
+    return "amx_bf16" in _processor()
+
+
 _lock = threading.Lock()
 
 

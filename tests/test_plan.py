@@ -125,13 +125,18 @@ def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
         ((32, 32), (4, 2), (256, 128), "phase lax lax"),
         ((32, 32), (2, 2), (128, 64), "phase lax lax"),
         ((32, 32), (3, 1), (128, 128), "lax lax lax"),
-        ((8, 8), (5, 3), (93, 14), "gemm lax gemm"),
+        ((8, 8), (5, 3), (93, 14), "gemm lax lax"),
         ((2000,), (10, 5), (64, 32), "phase lax gemm"),
+        ((3000,), (4, 2), (64, 2), "gemm lax gemm"),
         ((32, 32), (4, 2), (1, 1), "taps taps lax"),
     ],
 )
 def test_bfloat16_on_a_cpu_that_multiplies_it(size, steps, channels, methods):
     assert on_cpu("onednn bfloat16", size, steps, channels, "bfloat16") == methods
+
+
+def test_little_bfloat16_by_amx():
+    assert on_cpu("onednn bfloat16 amx", (8, 8), (5, 3), (93, 14), "bfloat16") == "gemm lax gemm"
 
 
 def test_depthwise_of_many_groups_on_cpu():

@@ -116,10 +116,15 @@ class Engine:
 
 
 def engine_for(problem: Problem) -> str:
-    """What runs a CPU's convolutions where oneDNN may be called: 'onednn', 'onednn bfloat16' (not widened) or 'xla'."""
+    """What runs a CPU's convolutions where oneDNN may be called: 'onednn' or 'xla'.
+
+    Of bfloat16 that is not widened it is 'onednn bfloat16', or 'onednn bfloat16 amx' by that.
+    """
     if problem.dtype not in ("float32", "bfloat16", "float16") or _onednn.unavailable() is not None:
         return "xla"
-    return "onednn bfloat16" if problem.dtype == "bfloat16" and _onednn.computes_in(problem.dtype) else "onednn"
+    if problem.dtype != "bfloat16" or not _onednn.computes_in(problem.dtype):
+        return "onednn"
+    return "onednn bfloat16 amx" if _onednn.has_amx() else "onednn bfloat16"
 
 
 class Formulation(Protocol):

@@ -3,7 +3,7 @@
 Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least or
 the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/cases.py`). Where an
 engine is named, it was measured with that one; a figure with another engine's is said to be so. What names bfloat16
-was measured on an Intel Xeon with AMX, as were oneDNN's kernel gradients.
+was measured on an Intel Xeon with AMX as well, as were oneDNN's kernel gradients; what names amx, there alone.
 """
 
 from .._problem import Problem
@@ -137,6 +137,11 @@ def few_taps_to_one(problem: Problem) -> bool:
     return problem.groups == 1 and strided(problem) and problem.taps * problem.outputs <= 16
 
 
+def from_sixteen_by_few_taps(problem: Problem) -> bool:
+    """One group, from 16 channels or more, by at most 64 taps."""
+    return problem.groups == 1 and problem.inputs >= 16 and problem.taps <= 64
+
+
 def large_depthwise(problem: Problem) -> bool:
     """Depthwise, strided, in full blocks of taps."""
     return problem.groups > 1 and few_channels(problem) and problem.filling == 1 and strided(problem)
@@ -235,6 +240,7 @@ RULES = (
     Rule("cpu", "xla", "output", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
     Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
+    Rule("cpu", "bfloat16", "input", from_sixteen_by_few_taps, "lax", "4, 3000, 64 to 2, k 4, s 2: 0.14; taps 0.5"),
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
@@ -252,7 +258,7 @@ RULES = (
     Rule("cpu", "onednn", "kernel", not_much_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
     Rule("cpu", "onednn", "kernel", little_in_one_row, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
     Rule("cpu", "bfloat16", "kernel", not_much_in_one_row, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
-    Rule("cpu", "bfloat16", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
+    Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
     Rule("cpu", "bfloat16", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2: 10; gemm 14"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
