@@ -139,6 +139,22 @@ def test_little_bfloat16_by_amx():
     assert on_cpu("onednn bfloat16 amx", (8, 8), (5, 3), (93, 14), "bfloat16") == "gemm lax gemm"
 
 
+@pytest.mark.parametrize(
+    ("groups", "channels", "kernel", "methods"),
+    [
+        (8, (16, 8), 3, "phase lax lax"),
+        (2, (32, 8), 3, "gemm lax lax"),
+        (2, (128, 128), 4, "phase lax phase"),
+        (16, (32, 32), 4, "phase lax lax"),
+        (2, (128, 128), 2, "phase lax gemm"),
+    ],
+)
+def test_groups_on_cpu(groups, channels, kernel, methods):
+    geometry = build((14, 14), (kernel,) * 2, (2, 2), (1, 1), "SAME")
+    problems = (sized(result, geometry, groups, *channels) for result in ("output", "input", "kernel"))
+    assert " ".join(choose("cpu", "onednn", p, "auto", METHODS).method for p in problems) == methods
+
+
 def test_depthwise_of_many_groups_on_cpu():
     p = sized("kernel", build((32, 32), (4, 4), (2, 2), (1, 1), "SAME"), groups=64, inputs=1, outputs=1)
     assert choose("cpu", "onednn", p, "auto", METHODS).method == "taps"

@@ -39,6 +39,11 @@ def to_few_channels(problem: Problem) -> bool:
     return strided(problem) and few and problem.taps <= 128
 
 
+def in_many_groups(problem: Problem) -> bool:
+    """From 8 groups on, each to 4 to 8 channels; in few convolutions."""
+    return problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
+
+
 def to_few_by_many_taps(problem: Problem) -> bool:
     """Stride 1, from 28 or more channels a group to at most 4, by 8 to 128 taps."""
     return not strided(problem) and problem.inputs >= 28 and problem.outputs <= 4 and 8 <= problem.taps <= 128
@@ -167,6 +172,12 @@ def volume_in_one_block(problem: Problem) -> bool:
     return in_volume(problem) and no_overlap(problem)
 
 
+def few_groups_in_full_blocks(problem: Problem) -> bool:
+    """Up to 8 groups, strided, in two or more full blocks of taps."""
+    full = problem.filling == 1 and not no_overlap(problem)
+    return 1 < problem.groups <= 8 and strided(problem) and full
+
+
 def few_terms(problem: Problem) -> bool:
     """Groups, each with at most 24 pairs of channels times blocks of taps."""
     return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 24
@@ -227,6 +238,7 @@ RULES = (
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
+    Rule("cpu", "onednn", "output", in_many_groups, "phase", "4, 28x28, 8 times 16 to 8, k 5, s 2: 2.5; gemm 8.3"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
     Rule("cpu", "onednn", "output", more_kernel_than_images, "gemm", "8, 32, 512 to 256, k 16, s 8: 5.2; phase 7.8"),
     Rule("cpu", "bfloat16", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
@@ -260,6 +272,7 @@ RULES = (
     Rule("cpu", "bfloat16", "kernel", not_much_in_one_row, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
     Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
     Rule("cpu", "bfloat16", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2: 10; gemm 14"),
+    Rule("cpu", "onednn", "kernel", few_groups_in_full_blocks, "phase", "4, 14x14, 2 times 128, k 4, s 2: 5; lax 6.6"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
