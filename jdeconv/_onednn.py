@@ -235,7 +235,8 @@ def refuses_conv(
         return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     if lhs.dtype == "bfloat16":
         images = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
-        if reason := _bfloat16_refuses(images, padding, windows, taps[-1], rhs.shape[numbers.rhs_spec[1]]):
+        channels = rhs.shape[numbers.rhs_spec[1]]
+        if reason := _bfloat16_refuses(images, padding, windows, taps[-1], channels + channels % 2):  # as `_in_pairs`
             return reason
     return _size_refused(sizes)
 
@@ -320,8 +321,9 @@ def _in_pairs(x: jax.Array, axis: int) -> jax.Array:
     AVX-512 multiplies pairs of bfloat16: a last channel's other half would be the next position's first channel, or
     what lies beyond the array, times zero, which is undefined where that is infinite.
     """
-    more = [(0, x.shape[axis] % 2 if a == axis else 0, 0) for a in range(x.ndim)]
-    return lax.pad(x, x.dtype.type(0), more)
+    if x.shape[axis] % 2 == 0:
+        return x
+    return lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])
 
 
 def _last(spec: Sequence[int]) -> tuple[int, ...]:

@@ -227,6 +227,7 @@ def test_bfloat16_needs_its_products(monkeypatch):
         (((9, 1, 3, 3), (2, 2, 3, 48)), dict(window_strides=(1, 1), padding=((2, 2), (0, 0))), UNSAFE[2]),
         # Wrong numbers (jaxlib 0.10.2).
         (((1, 3, 24, 8), (3, 12, 8, 17)), dict(padding=((0, 0), (9, 4))), UNSAFE[3]),
+        (((1, 3, 40, 1), (3, 32, 1, 17)), dict(padding=((0, 0), (0, 0))), UNSAFE[3]),  # two channels, one of zeros
         (((1, 4, 600, 32), (1, 400, 32, 64)), dict(padding=((0, 0), (0, 0))), "products of 32 in a row"),
         (((1, 9, 9, 4), (3, 3, 2, 4)), dict(feature_group_count=2), "a grouped strided convolution in bfloat16"),
         (((1, 9, 9, 4), (3, 3, 4, 4)), dict(preferred_element_type="float16"), "unproven"),
