@@ -235,8 +235,8 @@ def refuses_conv(
         return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     if lhs.dtype == "bfloat16":
         images = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
-        channels = rhs.shape[numbers.rhs_spec[1]]
-        if reason := _bfloat16_refuses(images, padding, windows, taps[-1], channels + channels % 2):  # as `_in_pairs`
+        channels = _paired(rhs.shape[numbers.rhs_spec[1]])
+        if reason := _bfloat16_refuses(images, padding, windows, taps[-1], channels):
             return reason
     return _size_refused(sizes)
 
@@ -315,15 +315,18 @@ def _conv(
     return lax.transpose(result, np.argsort(_last(numbers.out_spec)))
 
 
-def _in_pairs(x: jax.Array, axis: int) -> jax.Array:
-    """With a channel of zeros more where their number is odd.
+def _paired(channels: int) -> int:
+    """How many input channels oneDNN is given in bfloat16: one more, of zeros, where their number is odd.
 
     AVX-512 multiplies pairs of bfloat16: a last channel's other half would be the next position's first channel, or
     what lies beyond the array, times zero, which is undefined where that is infinite.
     """
-    if x.shape[axis] % 2 == 0:
-        return x
-    return lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])
+    return channels + channels % 2
+
+
+def _in_pairs(x: jax.Array, axis: int) -> jax.Array:
+    more = _paired(x.shape[axis]) - x.shape[axis]
+    return lax.pad(x, x.dtype.type(0), [(0, more * (a == axis), 0) for a in range(x.ndim)]) if more else x
 
 
 def _last(spec: Sequence[int]) -> tuple[int, ...]:

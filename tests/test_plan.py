@@ -75,11 +75,11 @@ def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
     return Problem(geometry, result, 4, groups, inputs, outputs, "float32")
 
 
-def on_cpu(engine, size, steps, channels, dtype="float32"):
+def on_cpu(engine, size, steps, channels, dtype="float32", groups=1):
     """The methods for output, input and kernel."""
     kernel, stride = ((step,) * len(size) for step in steps)
     geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
-    problems = (sized(result, geometry, 1, *channels) for result in ("output", "input", "kernel"))
+    problems = (sized(result, geometry, groups, *channels) for result in ("output", "input", "kernel"))
     typed = (dataclasses.replace(problem, dtype=dtype) for problem in problems)
     return " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in typed)
 
@@ -150,9 +150,7 @@ def test_little_bfloat16_by_amx():
     ],
 )
 def test_groups_on_cpu(groups, channels, kernel, methods):
-    geometry = build((14, 14), (kernel,) * 2, (2, 2), (1, 1), "SAME")
-    problems = (sized(result, geometry, groups, *channels) for result in ("output", "input", "kernel"))
-    assert " ".join(choose("cpu", "onednn", p, "auto", METHODS).method for p in problems) == methods
+    assert on_cpu("onednn", (14, 14), (kernel, 2), channels, groups=groups) == methods
 
 
 def test_depthwise_of_many_groups_on_cpu():

@@ -118,7 +118,7 @@ class Engine:
 def engine_for(problem: Problem) -> str:
     """What runs a CPU's convolutions where oneDNN may be called: 'onednn' or 'xla'.
 
-    Of bfloat16 that is not widened it is 'onednn bfloat16', or 'onednn bfloat16 amx' by that.
+    Where bfloat16 is not widened for it, 'onednn bfloat16', with AMX 'onednn bfloat16 amx'.
     """
     if problem.dtype not in ("float32", "bfloat16", "float16") or _onednn.unavailable() is not None:
         return "xla"

@@ -174,8 +174,7 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 def few_groups_in_full_blocks(problem: Problem) -> bool:
     """Up to 8 groups, strided, in two or more full blocks of taps."""
-    full = problem.filling == 1 and not no_overlap(problem)
-    return 1 < problem.groups <= 8 and strided(problem) and full
+    return 1 < problem.groups <= 8 and strided(problem) and problem.filling == 1 and not no_overlap(problem)
 
 
 def few_terms(problem: Problem) -> bool:
