@@ -32,6 +32,15 @@ def test_equals_the_definition_without_onednn(case):
         case.check(case.run())
 
 
+@given(case=cases(dtypes=("float32", "bfloat16")))
+def test_few_terms_are_padded_one_by_one(case):
+    """As they are from 16 depthwise channels on, which are not drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(METHODS["taps"], "VECTOR", 1)
+        if not refuses("taps", case):
+            case.check(case.run("taps"))
+
+
 @pytest.mark.parametrize("method", ["lax", "gemm"])
 @given(case=cases())
 def test_what_is_computed_on_gpu_equals_the_definition(method, case):
@@ -85,6 +94,8 @@ NAMED = {
     "dilation with stride": Case(1, (4, 4), (3, 2), (2, 3), (2, 3), "VALID", (11, 13)),
     "one pixel to one pixel": Case(1, (3, 1), (2, 6), (2, 4), (1, 1), "SAME", (5, 1)),
     "depthwise": Case(2, (3, 4), (4, 4), (2, 2), (1, 1), "SAME", (6, 8), groups=3),
+    "depthwise, as many as a vector": Case(2, (3, 4), (4, 3), (2, 2), (1, 1), "SAME", (5, 8), groups=16),
+    "the same, cut and apart": Case(1, (4, 3), (1, 2), (2, 3), (1, 1), ((1, 0), (2, 1)), (6, 5), groups=17),
     "groups, channels first": Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (5, 8), 2, 3, 2, channels_first=True),
     "kernel beyond the image": Case(1, (2, 2), (16, 16), (8, 8), (1, 1), "SAME", (16, 16), group_inputs=2),
     "empty input, VALID": Case(1, (0, 2), (3, 3), (2, 2), (1, 1), "VALID", (1, 5)),

@@ -142,7 +142,8 @@ def test_little_bfloat16_by_amx():
 @pytest.mark.parametrize(
     ("groups", "channels", "kernel", "methods"),
     [
-        (8, (16, 8), 3, "phase lax lax"),
+        (8, (16, 8), 3, "gemm lax lax"),
+        (8, (8, 8), 3, "phase lax lax"),
         (2, (32, 8), 3, "gemm lax lax"),
         (2, (128, 128), 4, "phase lax phase"),
         (16, (32, 32), 4, "phase lax lax"),
@@ -151,6 +152,11 @@ def test_little_bfloat16_by_amx():
 )
 def test_groups_on_cpu(groups, channels, kernel, methods):
     assert on_cpu("onednn", (14, 14), (kernel, 2), channels, groups=groups) == methods
+
+
+def test_groups_of_a_volume_on_cpu():
+    assert on_cpu("onednn", (6, 6, 6), (5, 3), (8, 16), groups=16) == "phase lax lax"
+    assert on_cpu("onednn", (6, 6, 6), (5, 3), (64, 4), groups=16) == "gemm lax lax"
 
 
 def test_depthwise_of_many_groups_on_cpu():

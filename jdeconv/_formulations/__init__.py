@@ -73,6 +73,8 @@ class Engine:
 
     def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
         """`einsum` of two operands of which one or both have positions: `_`, the batch and the spatial dimensions."""
+        if self.onednn and letters == "_gi,ogi->_go" and a.shape[-2] > 1:
+            return self._grouped_product(a, b)
         roles, result = letters.split("->")
         flat: list[jax.Array] = []
         spatial: tuple[Any, ...] = ()
@@ -98,6 +100,20 @@ class Engine:
             return y
         place = result.index("_")
         return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :])
+
+    def _grouped_product(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
+        rank, o = x.ndim - 3, w.shape[0]
+        images = (0, rank + 1, *range(1, rank + 1))
+        y = self.conv(
+            x.reshape(*x.shape[:-2], -1),
+            w.swapaxes(0, 1).reshape(*(1,) * rank, -1, w.shape[-1]),
+            window_strides=(1,) * rank,
+            padding=((0, 0),) * rank,
+            dimension_numbers=lax.ConvDimensionNumbers(images, (rank, rank + 1, *range(rank)), images),
+            feature_group_count=x.shape[-2],
+        )
+        return self.wide(y.reshape(*x.shape[:-1], o))
 
     def wide(self, x: jax.Array) -> jax.Array:
         """In the type that sums are made in."""

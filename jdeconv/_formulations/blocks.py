@@ -127,6 +127,17 @@ def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
     return window(y, [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)], geometry.output)
 
 
+def join_phases(parts: Sequence[jax.Array], geometry: Geometry) -> jax.Array:
+    """The output of its phases, each `(n, *blocks, g, o)`."""
+    parts = [
+        part.reshape(*part.shape[:1], *interleaved(part.shape[1:-2], (1,) * geometry.rank), *part.shape[-2:])
+        for part in parts
+    ]
+    for dim, many in reversed(list(enumerate(geometry.phases))):
+        parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
+    return join_output(parts[0], geometry)
+
+
 def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
     """The outputs that some tap reaches alone, as of strides that the kernel's extent is not below.
 

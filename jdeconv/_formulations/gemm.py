@@ -23,6 +23,7 @@ from .blocks import (
     fill,
     holds_taps,
     join_output,
+    join_phases,
     kernel_from_blocks,
     kernel_to_blocks,
     output_from_blocks,
@@ -53,6 +54,8 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         return one_block.transpose_conv(x, w, geometry, engine)
     if engine.platform != "cpu" or holds_taps(geometry).all():
         return _by_blocks(x, w, geometry, engine)
+    if engine.onednn and w.shape[-2] > 1:
+        return _groups_by_phases(x, w, geometry, engine)
     return _by_phases(x, w, geometry, engine)
 
 
@@ -90,6 +93,22 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
     y = jax.numpy.stack(rows).reshape(*geometry.phases, *empty.shape)
     pairs = [axis for dim in range(rank) for axis in (rank + 3 + dim, dim)]
     return join_output(y.transpose(rank + 2, *pairs, rank, rank + 1), geometry)
+
+
+def _groups_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+    """The same with positions first, as oneDNN has them."""
+    taps, before = math.prod(geometry.kernel), (slice(None),) * (geometry.rank + 2)
+    o, groups, i = w.shape[-3:]
+    products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
+    products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
+    nothing = lax.full((x.shape[0], *unit(geometry).output, groups, o), 0, products.dtype)
+    parts = []
+    for own, alone in phases(geometry):
+        terms = [nothing]
+        if alone:
+            terms = [pad(products[*before, *own][*before, *tap], _places(tap, alone)) for tap in _taps(alone)]
+        parts.append(functools.reduce(operator.add, terms))
+    return join_phases(parts, geometry)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:

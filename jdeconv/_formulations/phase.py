@@ -16,8 +16,7 @@ from .._problem import Problem
 from . import conv
 from .blocks import (
     holds_taps,
-    interleaved,
-    join_output,
+    join_phases,
     kernel_from_blocks,
     kernel_to_blocks,
     output_from_blocks,
@@ -41,17 +40,12 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     blocks = unit(geometry)
     if holds_taps(geometry).all():
         return output_from_blocks(conv.transpose_conv(x, kernel_to_blocks(w, geometry), blocks, engine), geometry)
+    nothing = lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
     parts = [
-        engine.wide(conv.transpose_conv(x, w[taps], alone, engine))
-        if alone
-        else lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
+        engine.wide(conv.transpose_conv(x, w[taps], alone, engine)) if alone else nothing
         for taps, alone in phases(geometry)
     ]
-    o, groups, _ = w.shape[-3:]
-    parts = [part.reshape(-1, *interleaved(blocks.output, (1,) * geometry.rank), groups, o) for part in parts]
-    for dim, many in reversed(list(enumerate(geometry.phases))):
-        parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
-    return join_output(parts[0], geometry)
+    return join_phases(parts, geometry)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
