@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from .._geometry import Geometry
+from .._geometry import Geometry, Size
 from .._problem import Problem
 
 MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
@@ -29,12 +29,10 @@ def unit(geometry: Geometry) -> Geometry:
     >>> unit(build((5,), (4,), (2,), (1,), "SAME"))
     Geometry(input=(5,), kernel=(2,), output=(6,), strides=(1,), dilations=(1,), low=(0,))
     """
-    sizes = zip(geometry.input, geometry.output, geometry.strides, geometry.low, strict=True)
     return Geometry(
         input=geometry.input,
         kernel=geometry.blocks,
-        # ceil((low + output) / s) - low // s, where output - input*s is a plain int even for symbolic sizes
-        output=tuple(i - (-(low + o - i * s) // s) - low // s for i, o, s, low in sizes),
+        output=_block_counts(geometry, _first_tap(geometry)),
         strides=(1,) * geometry.rank,
         dilations=tuple(d if s == 1 else 1 for d, s in zip(geometry.dilations, geometry.strides, strict=True)),
         low=tuple(low // s for low, s in zip(geometry.low, geometry.strides, strict=True)),
@@ -109,33 +107,79 @@ def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     return join_output(y.transpose(0, *pairs, rank + 1, 2 * rank + 2), geometry)
 
 
-def split_output(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *out, g, o)` as `(n, block1, r1, …, blockn, rn, g, o)`, padded with zeros to whole blocks."""
-    blocks, rank = unit(geometry).output, geometry.rank
-    first = [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)]
-    last = [b * s - o - f for b, s, o, f in zip(blocks, geometry.strides, geometry.output, first, strict=True)]
+def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
+    """`(n, *out, g, o)` as `(n, block1, r1, …, blockn, rn, g, o)`, padded with zeros to whole blocks.
+
+    The blocks start `first` positions before the output, by default where the first tap's do.
+    """
+    rank, strides, first = geometry.rank, geometry.strides, _first_tap(geometry) if first is None else first
+    blocks = _block_counts(geometry, first)
+    last = [b * s - o - f for b, s, o, f in zip(blocks, strides, geometry.output, first, strict=True)]
     y = pad(y, list(zip(first, last, strict=True)))
-    y = y.reshape(y.shape[0], *interleaved(blocks, geometry.strides), *y.shape[-2:])
+    y = y.reshape(y.shape[0], *interleaved(blocks, strides), *y.shape[-2:])
     return window(y, (0,) * 2 * rank, interleaved(blocks, geometry.phases))
 
 
-def join_output(y: jax.Array, geometry: Geometry) -> jax.Array:
+def join_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
     """The inverse of `split_output`; phases that no tap reaches are zero."""
-    blocks = unit(geometry).output
+    first = _first_tap(geometry) if first is None else first
     y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
-    y = y.reshape(y.shape[0], *(b * s for b, s in zip(blocks, geometry.strides, strict=True)), *y.shape[-2:])
-    return window(y, [low % s for low, s in zip(geometry.low, geometry.strides, strict=True)], geometry.output)
+    sizes = map(operator.mul, _block_counts(geometry, first), geometry.strides)
+    return window(y.reshape(y.shape[0], *sizes, *y.shape[-2:]), first, geometry.output)
+
+
+def _first_tap(geometry: Geometry) -> tuple[int, ...]:
+    """How far before the output a block starts that the first tap's phase is the first of."""
+    return tuple(low % s for low, s in zip(geometry.low, geometry.strides, strict=True))
+
+
+def _block_counts(geometry: Geometry, first: Sequence[int]) -> tuple[Size, ...]:
+    """ceil((first + output) / s), where output - input*s is a plain int even for symbolic sizes."""
+    sizes = zip(geometry.input, geometry.output, geometry.strides, first, strict=True)
+    return tuple(i - (-(f + o - i * s) // s) for i, o, s, f in sizes)
+
+
+def _first_output(geometry: Geometry) -> tuple[int, ...]:
+    """The same for phases apart: 0, so that none has an output too many, where taps reach them all."""
+    sizes = zip(geometry.strides, geometry.phases, _first_tap(geometry), strict=True)
+    return tuple(0 if r == s else first for s, r, first in sizes)
+
+
+def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry]]:
+    """For each phase its taps, and the geometry that joins the input to its outputs: empty if no tap reaches it."""
+    firsts = _first_output(geometry)
+    counts = _block_counts(geometry, firsts)
+    for phase in itertools.product(*map(range, geometry.phases)):
+        taps, steps, lows = [], [], []
+        sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, geometry.low, firsts, strict=True)
+        for r, k, s, d, low, before in sizes:
+            # The taps that reach phase r are s/gcd(s, d) apart, and that is d/gcd(s, d) blocks.
+            common = math.gcd(s, d)
+            start = low - before + r
+            first = next((t for t in range(min(k, s)) if (start - t * d) % s == 0), k)
+            taps.append(slice(first, None, s // common))
+            steps.append(d // common)
+            lows.append((start - first * d) // s)
+        kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
+        yield tuple(taps), Geometry(geometry.input, kernel, counts, (1,) * geometry.rank, tuple(steps), tuple(lows))
+
+
+def split_phases(y: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """The phases of the output, each `(n, *blocks, g, o)`."""
+    y = _into_channels(split_output(y, geometry, _first_output(geometry)), geometry.rank)
+    y = y.reshape(*y.shape[: geometry.rank + 2], -1, y.shape[-1])
+    return [y[..., number, :] for number in range(y.shape[-2])]
 
 
 def join_phases(parts: Sequence[jax.Array], geometry: Geometry) -> jax.Array:
-    """The output of its phases, each `(n, *blocks, g, o)`."""
+    """The inverse of `split_phases`."""
     parts = [
-        part.reshape(*part.shape[:1], *interleaved(part.shape[1:-2], (1,) * geometry.rank), *part.shape[-2:])
+        part.reshape(part.shape[0], *interleaved(part.shape[1:-2], (1,) * geometry.rank), *part.shape[-2:])
         for part in parts
     ]
     for dim, many in reversed(list(enumerate(geometry.phases))):
         parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
-    return join_output(parts[0], geometry)
+    return join_output(parts[0], geometry, _first_output(geometry))
 
 
 def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
@@ -179,25 +223,6 @@ def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[in
     for tap in itertools.product(*map(range, geometry.kernel)):
         starts = [t * d for t, d in zip(tap, geometry.dilations, strict=True)]
         yield tap, window(y, starts, geometry.input, geometry.strides)
-
-
-def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry | None]]:
-    """For each phase its taps, and the geometry that joins the input to its blocks; None if no tap reaches it."""
-    blocks = unit(geometry)
-    for phase in itertools.product(*map(range, geometry.phases)):
-        taps, steps, lows = [], [], []
-        sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, blocks.low, strict=True)
-        for r, k, s, d, low in sizes:
-            # The taps that reach phase r are s/gcd(s, d) apart, and that is d/gcd(s, d) blocks.
-            common = math.gcd(s, d)
-            first = next((t for t in range(min(k, s)) if t * d % s == r), k)
-            taps.append(slice(first, None, s // common))
-            steps.append(d // common)
-            lows.append(low - first * d // s)
-        kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
-        ones = (1,) * geometry.rank
-        alone = Geometry(geometry.input, kernel, blocks.output, ones, tuple(steps), tuple(lows))
-        yield tuple(taps), None if 0 in kernel or alone.empty else alone
 
 
 def patches(y: jax.Array, geometry: Geometry) -> jax.Array:

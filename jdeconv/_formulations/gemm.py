@@ -22,7 +22,6 @@ from . import one_block
 from .blocks import (
     fill,
     holds_taps,
-    join_output,
     join_phases,
     kernel_from_blocks,
     kernel_to_blocks,
@@ -77,22 +76,19 @@ def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
 
 def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """Phase by phase, each with just its own taps; the positions last, so that few channels are no short rows."""
-    blocks, taps, rank = unit(geometry), math.prod(geometry.kernel), geometry.rank
+    taps, rank = math.prod(geometry.kernel), geometry.rank
     o, groups, i = w.shape[-3:]
     products = engine.product(w.reshape(taps * o, groups, i), x, "ogi,_gi->go_")
     products = products.reshape(groups, *geometry.kernel, o, *x.shape[:-2])
-    empty = jax.numpy.zeros((groups, o, x.shape[0], *blocks.output), products.dtype)
-    rows = []
+    parts = []
     for own, alone in phases(geometry):
-        parts = [empty]
-        if alone:
-            for tap in _taps(alone):
-                pads = [*[(0, 0, 0)] * 3, *((*pads, 0) for pads in _places(tap, alone))]
-                parts.append(lax.pad(products[:, *own][:, *tap], empty.dtype.type(0), pads))
-        rows.append(functools.reduce(operator.add, parts))
-    y = jax.numpy.stack(rows).reshape(*geometry.phases, *empty.shape)
-    pairs = [axis for dim in range(rank) for axis in (rank + 3 + dim, dim)]
-    return join_output(y.transpose(rank + 2, *pairs, rank, rank + 1), geometry)
+        terms = [jax.numpy.zeros((groups, o, x.shape[0], *alone.output), products.dtype)]
+        for tap in () if alone.empty else _taps(alone):
+            pads = [*[(0, 0, 0)] * 3, *((*pads, 0) for pads in _places(tap, alone))]
+            terms.append(lax.pad(products[:, *own][:, *tap], products.dtype.type(0), pads))
+        parts.append(functools.reduce(operator.add, terms))
+    positions_first = (*range(2, rank + 3), 0, 1)
+    return join_phases([part.transpose(positions_first) for part in parts], geometry)
 
 
 def _groups_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
@@ -101,12 +97,11 @@ def _groups_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "E
     o, groups, i = w.shape[-3:]
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
     products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
-    nothing = lax.full((x.shape[0], *unit(geometry).output, groups, o), 0, products.dtype)
     parts = []
     for own, alone in phases(geometry):
-        terms = [nothing]
-        if alone:
-            terms = [pad(products[*before, *own][*before, *tap], _places(tap, alone)) for tap in _taps(alone)]
+        terms = [lax.full((x.shape[0], *alone.output, groups, o), 0, products.dtype)]
+        for tap in () if alone.empty else _taps(alone):
+            terms.append(pad(products[*before, *own][*before, *tap], _places(tap, alone)))
         parts.append(functools.reduce(operator.add, terms))
     return join_phases(parts, geometry)
 

@@ -22,6 +22,7 @@ from .blocks import (
     output_from_blocks,
     output_to_blocks,
     phases,
+    split_phases,
     too_wide,
     unit,
 )
@@ -40,9 +41,10 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     blocks = unit(geometry)
     if holds_taps(geometry).all():
         return output_from_blocks(conv.transpose_conv(x, kernel_to_blocks(w, geometry), blocks, engine), geometry)
-    nothing = lax.full((x.shape[0], *blocks.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
     parts = [
-        engine.wide(conv.transpose_conv(x, w[taps], alone, engine)) if alone else nothing
+        lax.full((x.shape[0], *alone.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
+        if alone.empty
+        else engine.wide(conv.transpose_conv(x, w[taps], alone, engine))
         for taps, alone in phases(geometry)
     ]
     return join_phases(parts, geometry)
@@ -50,14 +52,12 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The convolutions of stride 1 over blocks of outputs, or over their phases."""
-    y = output_to_blocks(y, geometry)
     if holds_taps(geometry).all():
-        return conv.input_grad(kernel_to_blocks(w, geometry), y, unit(geometry), engine)
-    y = y.reshape(*y.shape[:-1], -1, w.shape[-3])
+        return conv.input_grad(kernel_to_blocks(w, geometry), output_to_blocks(y, geometry), unit(geometry), engine)
     parts = [
-        engine.wide(conv.input_grad(w[taps], y[..., number, :], alone, engine.summing))
-        for number, (taps, alone) in enumerate(phases(geometry))
-        if alone
+        engine.wide(conv.input_grad(w[taps], part, alone, engine.summing))
+        for part, (taps, alone) in zip(split_phases(y, geometry), phases(geometry), strict=True)
+        if not alone.empty
     ]
     zero = lax.full((y.shape[0], *geometry.input, *w.shape[-2:]), 0, engine.sums)
     return functools.reduce(operator.add, parts, zero)
