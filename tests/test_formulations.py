@@ -32,13 +32,17 @@ def test_equals_the_definition_without_onednn(case):
         case.check(case.run())
 
 
+@pytest.mark.parametrize(
+    ("method", "bounds"), [("taps", {"VECTOR": 1}), ("phase", {"EXCESS": 1, "MANY": 1, "MUCH": 0})]
+)
 @given(case=cases(dtypes=("float32", "bfloat16")))
-def test_few_terms_are_padded_one_by_one(case):
-    """As they are from 16 depthwise channels on, which are not drawn."""
+def test_what_larger_cases_take_equals_the_definition(method, bounds, case):
+    """Depthwise from 16 channels on, and small images of many channels, which are not drawn."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(METHODS["taps"], "VECTOR", 1)
-        if not refuses("taps", case):
-            case.check(case.run("taps"))
+        for name, value in bounds.items():
+            patch.setattr(METHODS[method], name, value)
+        if not refuses(method, case):
+            case.check(case.run(method))
 
 
 @pytest.mark.parametrize("method", ["lax", "gemm"])

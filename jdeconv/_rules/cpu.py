@@ -108,8 +108,8 @@ def not_much_in_one_block(problem: Problem) -> bool:
 
 
 def more_kernel_than_images(problem: Problem) -> bool:
-    """One group, strided, at most 4 blocks of taps: the kernel has more elements than the input and the output."""
-    if problem.groups > 1 or not strided(problem) or problem.block_count > 4 or problem.image is None:
+    """One group, strided, at most 8 blocks of taps: the kernel has more elements than the input and the output."""
+    if problem.groups > 1 or not strided(problem) or problem.block_count > 8 or problem.image is None:
         return False
     images = problem.batch * problem.image * (problem.inputs + problem.block_size * problem.outputs)
     return isinstance(images, int) and problem.taps * problem.inputs * problem.outputs > images
