@@ -45,15 +45,16 @@ def in_many_groups(problem: Problem) -> bool:
     return many_to_few and in_few_convolutions(problem) and (problem.filling == 1 or problem.inputs < 16)
 
 
-def groups_in_many_phases(problem: Problem) -> bool:
-    """Groups, in a volume or more than 9 phases, to more than 3 channels, or from 32 and more to more than 8.
+def in_many_phases(problem: Problem) -> bool:
+    """In 10 to 64 phases, or groups in a volume, from at most 64 channels to more than 3 (from 32 on: 8).
 
-    At most 512 groups times phases, each of which may be a convolution.
+    A single group in a plane: 400 million operations or more. At most 512 groups times phases are compiled.
     """
-    if problem.groups == 1 or not strided(problem) or problem.phase_count * problem.groups > 512:
+    grouped, volume, phases = problem.groups > 1, in_volume(problem), problem.phase_count
+    if not strided(problem) or phases > 64 or phases * problem.groups > 512 or not (phases > 9 or (grouped and volume)):
         return False
-    enough = problem.outputs > (3 if problem.inputs < 32 else 8)
-    return enough and (in_volume(problem) or problem.phase_count > 9)
+    enough = problem.inputs <= 64 and problem.outputs > (3 if problem.inputs < 32 else 8)
+    return enough and (grouped or volume or not work_below(problem, 4e8))
 
 
 def to_few_by_many_taps(problem: Problem) -> bool:
@@ -250,9 +251,7 @@ RULES = (
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
     Rule("cpu", "onednn", "output", in_many_groups, "phase", "4, 32x14, 32 times 4 to 16, k 5x3, s 2: 1.9; gemm 28"),
-    Rule(
-        "cpu", "onednn", "output", groups_in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"
-    ),
+    Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
     Rule("cpu", "onednn", "output", more_kernel_than_images, "gemm", "8, 32, 512 to 256, k 16, s 8: 5.2; phase 7.8"),
     Rule("cpu", "bfloat16", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
