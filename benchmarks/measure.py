@@ -25,9 +25,10 @@ STACK_BOUNDS = {("cpu", "float32"): 2e-3}
 COARSE_STACK = 0.15
 # lax's naive loops add one product after the other: past so many, their own rounding reaches the bound of float32.
 EXACT_TERMS = 2**14
-# Seconds for which a peer runs before it is timed: 8, 32, 512→256, k 16, s 8, forward, 6.0 ms to 7.5, without 5.5 to
-# 11.7. Runs that take longer than SLOW are timed at once.
-SETTLING, SLOW = 0.03, 0.1
+# Seconds for which a peer runs before it is timed, as it would in a loop: 16, 16², 256→128, k 4, s 2, forward, 21.6 ms,
+# after 0.02 seconds 25. Then seconds for which it is: single runs of 4, 32², depthwise 64, k 4, s 2, take 0.13 to 0.3
+# ms, as threads are woken early or late. Runs that take longer than SLOW are timed at once.
+SETTLING, TIMING, SLOW = 0.1, 0.02, 0.1
 
 
 class WrongResult(Exception):
@@ -142,7 +143,8 @@ def interleave(runs: Mapping[str, Callable[[], Any]], rounds: int, budget: float
 
 
 def _timed(run: Callable[[], Any]) -> float:
-    """Of a run that follows others of the same peer: short work takes twice as long until Linux has spread threads."""
+    """The median of runs that follow others of the same peer: short work takes twice as long until Linux has spread
+    threads, and now and then after, when a thread that waits is woken late."""
     # PyTorch's threads wait for more work in a busy loop for 5 to 12 ms, and the next peer would pay for it: half of a
     # run of 10 ms. Linux counts the time of other threads in ticks, of up to 10 ms: a shorter nap would see none.
     for _ in range(20):
@@ -151,9 +153,12 @@ def _timed(run: Callable[[], Any]) -> float:
         if time.process_time() - busy < 0.0005:
             break
     settled = time.perf_counter() + SETTLING
+    taken: list[float] = []
     while True:
         start = time.perf_counter()
         run()
         end = time.perf_counter()
         if start >= settled or end - start > SLOW:
-            return end - start
+            taken.append(end - start)
+        if taken and (end >= settled + TIMING or taken[-1] > SLOW):
+            return statistics.median(taken)

@@ -118,6 +118,7 @@ def test_short_work_is_timed_after_some_of_it(monkeypatch):
 
 def test_slow_peers_sit_out_turns(monkeypatch):
     monkeypatch.setattr(measure, "SETTLING", 0)
+    monkeypatch.setattr(measure, "TIMING", 0)
     turns = []
     runs = {name: functools.partial(turns.append, name) for name in ("slow", "fast")}
     samples = measure.interleave(runs, rounds=5, budget=0)
