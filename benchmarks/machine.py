@@ -23,6 +23,8 @@ PACKAGES = (
     "torch",
     "onnxruntime",
 )
+# Environment variables that decide how the C library allocates, and what XLA and jdeconv compile.
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "XLA_FLAGS", "JDECONV_")
 
 
 def threads() -> int:
@@ -84,6 +86,7 @@ def facts() -> dict[str, Any]:
         "threads": threads(),
         "python": platform.python_version(),
         "versions": versions,
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)},
     }
 
 

@@ -111,10 +111,11 @@ def costs(records: Sequence[Record]) -> str:
 def markdown(machine: dict[str, Any], records: Sequence[Record], with_costs: bool = False) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     peaks = ", ".join(f"{value:.0f} GFLOP/s in {dtype}" for dtype, value in machine["peak"].items())
+    settings = "".join(f" {name}={value}." for name, value in machine["environment"].items())
     parts = [
         "# Transposed convolution: jdeconv and its peers",
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads for each peer. Python "
-        f"{machine['python']}, {versions}. Matrix product: {peaks}.",
+        f"{machine['python']}, {versions}. Matrix product: {peaks}.{settings}",
         "Medians of interleaved rounds, after all results were checked against lax in float32. Above 1, jdeconv is "
         "faster. *train* is the value and both gradients for a given cotangent; for stacks, a whole step.",
     ]
