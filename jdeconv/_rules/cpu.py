@@ -40,21 +40,21 @@ def to_few_channels(problem: Problem) -> bool:
 
 
 def in_many_groups(problem: Problem) -> bool:
-    """From 8 groups on, each to 4 to 8 channels; in few convolutions; in full blocks or from less than 16 channels."""
-    many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8
-    return many_to_few and in_few_convolutions(problem) and (problem.filling == 1 or problem.inputs < 16)
+    """From 8 groups on, each to 4 to 8 channels, in few convolutions; full blocks, under 16 channels, or bfloat16."""
+    many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
+    return many_to_few and (problem.filling == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
 
 
 def in_many_phases(problem: Problem) -> bool:
-    """In 10 to 64 phases, or groups in a volume, from at most 64 channels to more than 3 (from 32 on: 8).
+    """In 10 to 64 phases, or groups in a volume, from at most 64 channels to 4 or more; over 24 products an input.
 
     A single group in a plane: 400 million operations or more. At most 512 groups times phases are compiled.
     """
     grouped, volume, phases = problem.groups > 1, in_volume(problem), problem.phase_count
     if not strided(problem) or phases > 64 or phases * problem.groups > 512 or not (phases > 9 or (grouped and volume)):
         return False
-    enough = problem.inputs <= 64 and problem.outputs > (3 if problem.inputs < 32 else 8)
-    return enough and (grouped or volume or not work_below(problem, 4e8))
+    many = problem.inputs <= 64 and problem.outputs > 3 and problem.taps * problem.outputs > 24 * problem.inputs
+    return many and (grouped or volume or not work_below(problem, 4e8))
 
 
 def to_few_by_many_taps(problem: Problem) -> bool:
