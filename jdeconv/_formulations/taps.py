@@ -118,11 +118,14 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     return kernel_from_blocks(rest.swapaxes(-2, -3).reshape(*blocks.kernel, -1, groups, i), geometry)
 
 
-def _strips(v: jax.Array, strips: int) -> list[jax.Array]:
-    """The rows of all images, zeros filling up the last strip; one strip where their number is not known."""
+def _strips(v: jax.Array, most: int) -> list[jax.Array]:
+    """The rows of all images, in more than half as many strips; one strip where their number is not known."""
     rows = v.shape[0] * v.shape[1]
-    strips = strips if isinstance(rows, int) else 1
     v = v.reshape(rows, *v.shape[2:])
-    if strips > 1 and rows % strips:
+    if not isinstance(rows, int):
+        return [v]
+    # Zeros fill up the last strip where no number divides the rows: what is padded goes through memory for each tap.
+    strips = next((number for number in range(most, most // 2, -1) if rows % number == 0), most)
+    if rows % strips:
         v = lax.pad(v, v.dtype.type(0), [(0, -rows % strips, 0), *[(0, 0, 0)] * (v.ndim - 1)])
     return list(v.reshape(strips, -1, *v.shape[1:]))

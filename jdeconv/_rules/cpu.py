@@ -250,7 +250,7 @@ RULES = (
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
-    Rule("cpu", "onednn", "output", in_many_groups, "phase", "4, 32x14, 32 times 4 to 16, k 5x3, s 2: 1.9; gemm 28"),
+    Rule("cpu", "onednn", "output", in_many_groups, "phase", "8, 28x14, 8 times 4 to 4, k 5x9, s 2x4: 1.1; gemm 4.5"),
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
     Rule("cpu", "onednn", "output", more_kernel_than_images, "gemm", "8, 32, 512 to 256, k 16, s 8: 5.2; phase 7.8"),
