@@ -158,7 +158,8 @@ def _timed(run: Callable[[], Any]) -> float:
         start = time.perf_counter()
         run()
         end = time.perf_counter()
-        if start >= settled or end - start > SLOW:
+        slow = end - start > SLOW
+        if slow or start >= settled:
             taken.append(end - start)
-        if taken and (end >= settled + TIMING or taken[-1] > SLOW):
+        if slow or (taken and end >= settled + TIMING):
             return statistics.median(taken)

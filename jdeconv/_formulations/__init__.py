@@ -103,17 +103,9 @@ class Engine:
 
     def _grouped_product(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
-        rank, o = x.ndim - 3, w.shape[0]
-        images = (0, rank + 1, *range(1, rank + 1))
-        y = self.summing.conv(
-            x.reshape(*x.shape[:-2], -1),
-            w.swapaxes(0, 1).reshape(*(1,) * rank, -1, w.shape[-1]),
-            window_strides=(1,) * rank,
-            padding=((0, 0),) * rank,
-            dimension_numbers=lax.ConvDimensionNumbers(images, (rank, rank + 1, *range(rank)), images),
-            feature_group_count=x.shape[-2],
-        )
-        return self.wide(y.reshape(*x.shape[:-1], o))
+        positions, ones = x.shape[1:-2], (1,) * (x.ndim - 3)
+        one_tap = Geometry(positions, ones, positions, ones, ones, (0,) * len(ones))
+        return conv.transpose_conv(x, w.reshape(*ones, *w.shape), one_tap, self.summing)
 
     def wide(self, x: jax.Array) -> jax.Array:
         """In the type that sums are made in."""

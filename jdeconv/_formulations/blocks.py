@@ -207,6 +207,12 @@ def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     return lax.pad(x, x.dtype.type(0), [(low, high, 0) for low, high in pads])
 
 
+def places(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
+    """The pads that put input positions where a tap of stride 1 sends them: p to p + tap*dilation - low."""
+    starts = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
+    return [(f, size - i - f) for f, size, i in zip(starts, blocks.output, blocks.input, strict=True)]
+
+
 def window(
     x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
 ) -> jax.Array:

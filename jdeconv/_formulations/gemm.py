@@ -30,6 +30,7 @@ from .blocks import (
     pad,
     patches,
     phases,
+    places,
     strided_windows,
     too_wide,
     unit,
@@ -70,7 +71,7 @@ def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
     for tap in _taps(blocks):
         one = [index for t in tap for index in (t, slice(None))]
         part = products[(*[slice(None)] * before, *one)]
-        parts.append(pad(part.reshape(*x.shape[:-1], -1), _places(tap, blocks)))
+        parts.append(pad(part.reshape(*x.shape[:-1], -1), places(tap, blocks)))
     return output_from_blocks(functools.reduce(operator.add, parts), geometry)
 
 
@@ -80,30 +81,34 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
     o, groups, i = w.shape[-3:]
     products = engine.product(w.reshape(taps * o, groups, i), x, "ogi,_gi->go_")
     products = products.reshape(groups, *geometry.kernel, o, *x.shape[:-2])
-    parts = []
-    for own, alone in phases(geometry):
-        terms = [jax.numpy.zeros((groups, o, x.shape[0], *alone.output), products.dtype)]
-        for tap in () if alone.empty else _taps(alone):
-            pads = [*[(0, 0, 0)] * 3, *((*pads, 0) for pads in _places(tap, alone))]
-            terms.append(lax.pad(products[:, *own][:, *tap], products.dtype.type(0), pads))
-        parts.append(functools.reduce(operator.add, terms))
     positions_first = (*range(2, rank + 3), 0, 1)
+    parts = _sums(products, 1, 3, geometry)
     return join_phases([part.transpose(positions_first) for part in parts], geometry)
 
 
 def _groups_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The same with positions first, as oneDNN has them."""
-    taps, before = math.prod(geometry.kernel), (slice(None),) * (geometry.rank + 2)
-    o, groups, i = w.shape[-3:]
+    taps, (o, groups, i) = math.prod(geometry.kernel), w.shape[-3:]
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
     products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
-    parts = []
+    return join_phases(_sums(products, geometry.rank + 2, 1, geometry), geometry)
+
+
+def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) -> list[jax.Array]:
+    """Each phase's sum of the products of its taps, whose axes are from `taps` on; without them, those of the positions
+    are from `positions` on."""
+    before, rank = (slice(None),) * taps, geometry.rank
+    shape = [*products.shape[:taps], *products.shape[taps + rank :]]
+    sums = []
     for own, alone in phases(geometry):
-        terms = [lax.full((x.shape[0], *alone.output, groups, o), 0, products.dtype)]
+        shape[positions : positions + rank] = alone.output
+        terms = [jax.numpy.zeros(shape, products.dtype)]
         for tap in () if alone.empty else _taps(alone):
-            terms.append(pad(products[*before, *own][*before, *tap], _places(tap, alone)))
-        parts.append(functools.reduce(operator.add, terms))
-    return join_phases(parts, geometry)
+            pads = [(0, 0, 0)] * len(shape)
+            pads[positions : positions + rank] = [(*pair, 0) for pair in places(tap, alone)]
+            terms.append(lax.pad(products[*before, *own][*before, *tap], products.dtype.type(0), pads))
+        sums.append(functools.reduce(operator.add, terms))
+    return sums
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
@@ -156,12 +161,6 @@ def _from_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engin
 
 def _taps(blocks: Geometry) -> Iterator[tuple[int, ...]]:
     return itertools.product(*map(range, blocks.kernel))
-
-
-def _places(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
-    """The pads that put input positions where a tap of stride 1 sends them: p to p + tap*dilation - low."""
-    starts = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
-    return [(f, size - i - f) for f, size, i in zip(starts, blocks.output, blocks.input, strict=True)]
 
 
 def _windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, ...], jax.Array]]:

@@ -22,6 +22,7 @@ from .blocks import (
     kernel_from_blocks,
     kernel_to_blocks,
     pad,
+    places,
     split_output,
     strided_windows,
     unit,
@@ -75,14 +76,14 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
 
 def _inputs(x: jax.Array, taps: Sequence[tuple[int, ...]], blocks: Geometry, apart: bool) -> Iterator[jax.Array]:
-    """For each tap, what it joins to the output's blocks: to block q input position q + low - tap*dilation."""
-    padded = x if apart else pad(x, blocks.outer)  # by a loop of its own, which costs as much as a small sum
+    """For each tap, what it joins to the output's blocks."""
+    if apart:
+        yield from (pad(x, places(tap, blocks)) for tap in taps)
+        return
+    x = pad(x, blocks.outer)  # by a loop of its own, which costs as much as a small sum
     for tap in taps:
-        before = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
-        if apart:
-            yield pad(x, [(b, o - i - b) for b, i, o in zip(before, blocks.input, blocks.output, strict=True)])
-        else:
-            yield window(padded, [low - b for (low, _), b in zip(blocks.outer, before, strict=True)], blocks.output)
+        starts = [e - 1 - t * d for e, t, d in zip(blocks.extent, tap, blocks.dilations, strict=True)]
+        yield window(x, starts, blocks.output)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
