@@ -108,6 +108,10 @@ NAMED = {
     "the same, cut": Case(1, (5, 1), (2, 4), (2, 1), (1, 1), ((3, 4), (0, 1)), (4, 3), 1, 1, 3),
     "phases that reach nothing": Case(1, (1,), (3,), (2,), (3,), ((6, 0),), (1,)),
     "one channel, strided to one pixel": Case(2, (5, 1), (5, 7), (1, 2), (1, 1), "SAME", (5, 1), 1, 3, 1),
+    "one position to a channel's many taps": Case(3, (1, 1), (9, 8), (1, 1), (1, 1), "VALID", (9, 8), 1, 1, 32),
+    "one position, dilated and cut, in groups": Case(
+        2, (1, 1), (4, 3), (2, 3), (2, 1), ((3, 0), (1, 0)), (5, 3), 2, 2, 3
+    ),
     "empty kernel": Case(1, (2, 2), (0, 3), (1, 1), (1, 1), "SAME", (2, 2)),
 }
 

@@ -26,6 +26,8 @@ UNSAFE = (
     "a stride beyond the kernel",
     "a window that may lie beyond the image",
     "few input channels in long rows",
+    "a window that is the image",
+    "an image of one column",
 )
 needs_bfloat16 = pytest.mark.skipif(not _onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
 
@@ -184,6 +186,10 @@ def test_convolutions_equal_the_definition(dtype, kind):
         # By AVX-512 it writes 428 bytes beyond an array of 200752, and the heap is corrupt (jaxlib 0.10.2, 0.12.0.1).
         (((2, 357, 158, 1), (1, 7, 1, 16)), dict(window_strides=(4, 2), padding=((0, 0), (2, 3))), UNSAFE[1]),
         (((1, 9, 9, 2), (2, 2, 2, 4)), dict(window_strides=(4, 2), rhs_dilation=(2, 1)), UNSAFE[1]),
+        # Wrong numbers (jaxlib 0.11.0 to 0.12.0.1).
+        (((3, 9, 13, 32), (9, 13, 32, 1)), dict(window_strides=(1, 1), padding=((0, 0), (0, 0))), UNSAFE[4]),
+        # Reads beyond the image (jaxlib 0.11.0 to 0.12.0.1).
+        (((2, 52, 1, 200), (29, 1, 200, 16)), dict(window_strides=(1, 1), padding=((0, 1), (0, 0))), UNSAFE[5]),
         pytest.param(
             ((1, 2, 5, 2), (3, 3, 2, 4)), dict(padding=((0, 0), (0, 0))), "result of (1, 0, ", marks=needs_onednn
         ),
