@@ -18,7 +18,7 @@ from jax import lax
 
 from .._geometry import Geometry
 from .._problem import Problem
-from . import one_block
+from . import one_block, one_position
 from .blocks import (
     fill,
     holds_taps,
@@ -50,6 +50,8 @@ def supports(problem: Problem) -> str | None:
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One product maps the input's channels to those of all taps, which are added up where they go."""
+    if engine.platform != "tpu" and one_position.applies(geometry):
+        return one_position.transpose_conv(x, w, geometry, engine)
     if engine.platform == "tpu" and one_block.applies(geometry):
         return one_block.transpose_conv(x, w, geometry, engine)
     if engine.platform != "cpu" or holds_taps(geometry).all():
@@ -113,6 +115,8 @@ def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) ->
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
+    if engine.platform != "tpu" and one_position.applies(geometry):
+        return one_position.input_grad(w, y, geometry, engine)
     if engine.platform == "gpu":
         return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
     if engine.platform == "tpu" and one_block.applies(geometry):
@@ -128,6 +132,8 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The input times each window of the output, over all positions."""
+    if engine.platform != "tpu" and one_position.applies(geometry):
+        return one_position.kernel_grad(x, y, geometry, engine)
     if engine.platform == "gpu":
         product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
         return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])

@@ -39,6 +39,11 @@ def to_few_channels(problem: Problem) -> bool:
     return strided(problem) and few and problem.taps <= 128
 
 
+def from_one_position(problem: Problem) -> bool:
+    """One group, an input of a single position."""
+    return problem.groups == 1 and problem.image == 1
+
+
 def in_many_groups(problem: Problem) -> bool:
     """From 8 groups on, each to 4 to 8 channels, in few convolutions; full blocks, under 16 channels, or bfloat16."""
     many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
@@ -250,6 +255,7 @@ RULES = (
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
+    Rule("cpu", "*", "output", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 3.2, phase 2.7"),
     Rule("cpu", "onednn", "output", in_many_groups, "phase", "8, 28x14, 8 times 4 to 4, k 5x9, s 2x4: 1.1; gemm 4.5"),
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
@@ -267,6 +273,7 @@ RULES = (
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
     Rule("cpu", "bfloat16", "input", from_sixteen_by_few_taps, "lax", "4, 3000, 64 to 2, k 4, s 2: 0.14; taps 0.5"),
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
+    Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
