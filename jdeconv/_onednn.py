@@ -30,8 +30,8 @@ from ._geometry import extent
 
 # The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA. There are none
 # of matrix products: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads
-# wait for each other forever, or crash.
-TESTED = ("0.10.2", "0.12.0.1")
+# wait for each other forever, or crash. All tests run on the first and the last in CI, those of oneDNN on the others.
+TESTED = ("0.10.2", "0.11.2", "0.12.0", "0.12.0.1")
 
 # Each type, and the instructions that its calls need. Over 16-bit floats oneDNN ends the process without AVX-512; with
 # its products of bfloat16, which processors with AMX have too, some calls are undefined: `_bfloat16_refuses`.

