@@ -271,6 +271,7 @@ RULES = (
     Rule("cpu", "xla", "output", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
     Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
+    Rule("cpu", "bfloat16", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.3; lax 2.6"),
     Rule("cpu", "bfloat16", "input", from_sixteen_by_few_taps, "lax", "4, 3000, 64 to 2, k 4, s 2: 0.14; taps 0.5"),
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
     Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
