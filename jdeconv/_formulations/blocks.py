@@ -232,13 +232,17 @@ def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[in
 
 
 def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, by one gather a dimension."""
+    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, by one gather a dimension; a slice for one position."""
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
     sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
     for dim, (i, k, s, d) in enumerate(sizes):
+        axis = 1 + 2 * dim
+        if i == 1:  # 16, 4x4x1024 to 1x1 on CPU: 0.4 ms with the product, by gathers 0.7
+            y = jax.numpy.expand_dims(lax.slice_in_dim(y, 0, (k - 1) * d + 1, d, axis), axis)
+            continue
         reached = jax.numpy.arange(i)[:, None] * s + jax.numpy.arange(k) * d
-        y = jax.numpy.take(y, reached, 1 + 2 * dim, mode="clip")
+        y = jax.numpy.take(y, reached, axis, mode="clip")
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
 
 

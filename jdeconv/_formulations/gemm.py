@@ -1,7 +1,7 @@
 """Matrix products between channels, over all positions, for each block of taps; no convolution.
 
 Where kernel = stride there is one block, and the transposed convolution is one matrix product and a reshape. Of an
-input of one position every result is one product.
+input of one position every result is one product, but for TPUs, whose rules were measured without.
 
 On GPU a gradient is one product with a matrix of patches, one call that is compiled in a second; XLA takes minutes for
 hundreds of products that it fuses with their windows.

@@ -5,14 +5,13 @@ taps or the batch.
 """
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 
 import jax
 from jax import lax
 
 from .._geometry import Geometry
-from .blocks import window
+from .blocks import patches
 
 if TYPE_CHECKING:
     from . import Engine
@@ -29,22 +28,20 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     rank, (o, groups, i) = geometry.rank, w.shape[-3:]
     y = engine.product(x, w[reached].reshape(-1, groups, i), "_gi,ogi->_go")
     y = y.reshape(x.shape[0], groups, *geometry.kernel, o).transpose(0, *range(2, rank + 2), 1, rank + 2)
-    places = [
-        (-low, -high, d - 1) for low, high, d in zip(geometry.low, geometry.high, geometry.dilations, strict=True)
-    ]
-    return lax.pad(y, y.dtype.type(0), [(0, 0, 0), *places, (0, 0, 0), (0, 0, 0)])
+    pads = [(-low, -high, d - 1) for low, high, d in zip(geometry.low, geometry.high, geometry.dilations, strict=True)]
+    return lax.pad(y, y.dtype.type(0), [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The sum over taps and their channels."""
     reached, geometry = _reached(geometry)
-    return engine.product(_by_tap(y, geometry), w[reached].reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
+    return engine.product(patches(y, geometry), w[reached].reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The sum over the batch."""
     kernel, (reached, geometry) = geometry.kernel, _reached(geometry)
-    w = engine.product(_by_tap(y, geometry), x, "_go,_gi->ogi")
+    w = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
     w = w.reshape(*geometry.kernel, y.shape[-1], *w.shape[-2:])
     others = [(r.start, k - r.stop, 0) for r, k in zip(reached, kernel, strict=True)]
     return lax.pad(w, w.dtype.type(0), [*others, *[(0, 0, 0)] * 3])
@@ -57,11 +54,3 @@ def _reached(geometry: Geometry) -> tuple[tuple[slice, ...], Geometry]:
     kernel = tuple(len(range(r.start, r.stop)) for r in taps)
     low = tuple(low - r.start * d for r, (_, _, low, d) in zip(taps, sizes, strict=True))
     return taps, dataclasses.replace(geometry, kernel=kernel, low=low)
-
-
-def _by_tap(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, 1, …, g, k1*…*kn*o)`: the output of each tap."""
-    rank, n, groups, o = geometry.rank, y.shape[0], *y.shape[-2:]
-    y = window(y, [-low for low in geometry.low], geometry.kernel, geometry.dilations)
-    y = y.transpose(0, rank + 1, *range(1, rank + 1), rank + 2)
-    return y.reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
