@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ._arguments import integers, shown
 from ._dilated import Names
 from ._errors import either, refusal
+from ._jax_operations import jnp
 from ._operands import described
 from ._patch import Handlers
 from .lax import LAYOUTS, prepare
