@@ -265,7 +265,7 @@ _partitioned = jax.jit(
 @transposed_convolution_p.def_impl
 def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
     if isinstance(a, Tracer) or isinstance(b, Tracer):
-        # A tool that evaluates programs equation by equation, inside a trace of its own: it gets JAX's operations, which
+        # A tool evaluates a program equation by equation, inside a trace of its own. It gets operations of JAX, which
         # every transformation knows. Neither oneDNN's calls nor a TPU's kernels have derivatives.
         platform = PLATFORMS.get(_default_platform(), "other")
         return _compute("other" if platform == "tpu" else platform, False, a, b, **parameters)

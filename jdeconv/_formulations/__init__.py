@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import string
 from typing import Any, Protocol
 
 import jax
@@ -12,6 +13,7 @@ from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._problem import Problem
 from . import conv, gemm, pallas, phase, taps
+from .blocks import materialised
 
 MOST_SPLIT = 32
 MANY_POSITIONS = 2**15
@@ -74,31 +76,32 @@ class Engine:
         """`einsum` of two operands of which one or both have positions: `_`, the batch and the spatial dimensions."""
         if self.onednn and letters == "_gi,ogi->_go" and a.shape[-2] > 1:
             return self._grouped_product(a, b)
-        roles, result = letters.split("->")
         flat: list[jax.Array] = []
         spatial: tuple[Any, ...] = ()
-        for v, side in zip((a, b), roles.split(","), strict=True):
+        # Positions are one axis, unless sizes are symbolic: their product may not be known to be a size, as that of
+        # h - 1 and w - 1 is not. Then each keeps an axis of its own.
+        merged = all(isinstance(size, int) for size in (*a.shape, *b.shape))
+        for v, side in zip((a, b), letters.split("->")[0].split(","), strict=True):
             before, has_positions, after = side.partition("_")
             if has_positions:
                 spatial = v.shape[len(before) : v.ndim - len(after)]
-                v = v.reshape(*v.shape[: len(before)], -1, *v.shape[v.ndim - len(after) :])
+                if merged:
+                    v = v.reshape(*v.shape[: len(before)], -1, *v.shape[v.ndim - len(after) :])
             flat.append(v)
-        letters = letters.replace("_", "p")
-        one_group = letters.index("g"), result.index("g")
+        place = letters.split("->")[1].find("_")
+        letters = letters.replace("_", "p" if merged else string.ascii_uppercase[: len(spatial)])
+        operands, result = letters.split("->")
         # Of a batch, XLA CPU transposes an operand first. That pays in a sum over positions, unless they are very many:
         # 4096 positions, 1024 by 512 channels: 25 ms against 28; 131072 positions, 64 by 64: 43 against 14.
-        positions = math.prod(spatial)
-        sums_few = "_" not in result and isinstance(positions, int) and positions < MANY_POSITIONS
-        if flat[0].shape[one_group[0]] == 1 and not sums_few:
-            flat = [v.squeeze(side.index("g")) for v, side in zip(flat, letters.split("->")[0].split(","), strict=True)]
+        sums_few = place < 0 and merged and math.prod(spatial) < MANY_POSITIONS
+        one_group = flat[0].shape[letters.index("g")] == 1 and not sums_few
+        if one_group:
+            flat = [v.squeeze(side.index("g")) for v, side in zip(flat, operands.split(","), strict=True)]
             letters = letters.replace("g", "")
         y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=self.sums)
-        if "g" not in letters:
-            y = jnp.expand_dims(y, one_group[1])
-        if "_" not in result:
-            return y
-        place = result.index("_")
-        return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :])
+        if one_group:
+            y = jnp.expand_dims(y, result.index("g"))
+        return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :]) if merged and place >= 0 else y
 
     def _grouped_product(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
@@ -109,6 +112,10 @@ class Engine:
     def wide(self, x: jax.Array) -> jax.Array:
         """In the type that sums are made in."""
         return x.astype(self.sums)
+
+    def once(self, x: jax.Array) -> jax.Array:
+        """`x`, computed once and read often: XLA CPU would compute it anew for each of the windows that are read."""
+        return materialised(x) if self.platform == "cpu" else x
 
     @property
     def summing(self) -> "Engine":

@@ -11,14 +11,17 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jaxlib import version
 
 from .._geometry import Geometry, Size
 from .._jax_operations import jnp, lax
 from .._problem import Problem
 
+BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
 
 
@@ -244,6 +247,20 @@ def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
         reached = jnp.arange(i)[:, None] * s + jnp.arange(k) * d
         y = jnp.take(y, reached, axis, mode="clip")
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
+
+
+def materialised(x: jax.Array) -> jax.Array:
+    """`x` in memory, whatever computes it: XLA CPU fuses no producer into what reads it from here."""
+    if BARRIERS_HOLD:
+        return lax.optimization_barrier(x)
+
+    # A loop's result is in memory. It puts an element of `x` in its own place, twice, in a way that XLA can't foresee.
+    def step(number: jax.Array, x: jax.Array) -> jax.Array:
+        place: list[Any] = [number, *(0 for _ in x.shape[1:])]
+        element = lax.dynamic_slice(x, place, (1,) * x.ndim)
+        return lax.dynamic_update_slice(x, lax.select(number < 0, lax.full_like(element, 0), element), place)
+
+    return lax.fori_loop(0, 2, step, x)
 
 
 def one_channel_axis(x: jax.Array) -> jax.Array:

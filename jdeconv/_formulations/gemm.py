@@ -142,6 +142,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         return _from_patches(x, y, geometry, engine)
     if engine.platform == "tpu" and one_block.applies(geometry):
         return one_block.kernel_grad(x, y, geometry, engine)
+    y = engine.once(y) if math.prod(geometry.blocks) > 2 else y
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jnp.stack(taps).reshape(*geometry.blocks, *taps[0].shape)
     return kernel_from_blocks(stacked, geometry)

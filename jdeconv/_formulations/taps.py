@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 # Into so many strips are positions split that are added up.
 STRIPS = 8  # depthwise 64 on 4, 32x32, k 4, s 2: 0.44 ms; 1 strip 1.04, 4 strips 0.46, 16 strips 0.52
-STRIPS_OF_MANY = 4  # of more than 16 blocks of taps: depthwise 4 on 2, 14x14x14, k 6, s 2: 0.98 ms; 8 strips 1.46
+# So many taps share a loop, since XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in loops
+# of 8 taps; with all 81 products in memory 25 ms, most of which the system takes for new pages.
+TOGETHER = 8
 # Up to so many terms of depthwise kernels, on as many channels as a vector register holds, are padded one by one in
 # the loop that sums them: 64 on 4, 32x32, k 4, s 2: 0.15 ms, not 0.3; of more, LLVM tests each element for the ends.
 FEW_TERMS, VECTOR = 4, 16
@@ -64,6 +66,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     taps = list(itertools.product(*map(range, blocks.kernel)))
     terms = []
     apart = len(taps) * i <= FEW_TERMS and o == 1 and groups >= VECTOR
+    x = engine.once(x) if apart else x
     for tap, part in zip(taps, _inputs(x, taps, blocks, apart), strict=True):
         part = part.reshape(x.shape[0], *interleaved(blocks.output, (1,) * rank), groups, 1, i)
         by_phase = interleaved((1,) * rank, geometry.phases)
@@ -99,34 +102,38 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     blocks, rank = unit(geometry), geometry.rank
     n, groups, i, o = x.shape[0], *x.shape[-2:], y.shape[-1]
     pads = [pair for low, high in zip(blocks.low, blocks.high, strict=True) for pair in ((low, high), (0, 0))]
-    y = pad(split_output(y, geometry), pads)[..., None]
-    strips = STRIPS if math.prod(blocks.kernel) <= 16 else STRIPS_OF_MANY
-    inputs = _strips(engine.wide(x.reshape(n, *interleaved(blocks.input, (1,) * rank), groups, 1, i)), strips)
-    sums = []
-    for tap in itertools.product(*map(range, blocks.kernel)):
-        starts = interleaved([t * d for t, d in zip(tap, blocks.dilations, strict=True)], (0,) * rank)
-        part = _strips(engine.wide(window(y, starts, interleaved(blocks.input, geometry.phases))), strips)
-        # Strips are added up as they are multiplied, so that few products go through memory.
-        sums.append(functools.reduce(operator.add, [a * b for a, b in zip(inputs, part, strict=True)]))
-    # One loop for all taps: depthwise 64 on 4, 32x32, 0.4 ms, and 0.9 by a loop a tap, each of which is compiled.
-    stacked = jnp.stack(sums, axis=1)
+    y = engine.wide(pad(split_output(engine.once(y), geometry), pads)[..., None])
+    x = engine.wide(engine.once(x).reshape(n, *interleaved(blocks.input, (1,) * rank), groups, 1, i))
+    taps = list(itertools.product(*map(range, blocks.kernel)))
+    inputs, totals = _strips(x), []
+    for start in range(0, len(taps), TOGETHER):
+        sums = []
+        for tap in taps[start : start + TOGETHER]:
+            starts = interleaved([t * d for t, d in zip(tap, blocks.dilations, strict=True)], (0,) * rank)
+            part = _strips(window(y, starts, interleaved(blocks.input, geometry.phases)))
+            # Strips are added up as they are multiplied, so that few products go through memory.
+            sums.append(functools.reduce(operator.add, [a * b for a, b in zip(inputs, part, strict=True)]))
+        totals.append(_total(jnp.stack(sums, axis=1)))
+    total = lax.concatenate(totals, 0).reshape(*blocks.kernel, math.prod(geometry.phases), groups, o, i)
+    return kernel_from_blocks(total.swapaxes(-2, -3).reshape(*blocks.kernel, -1, groups, i), geometry)
+
+
+def _total(products: jax.Array) -> jax.Array:
+    """`(taps, r1, …, rn, g, o, i)`: the sum over all positions."""
     # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
-    flat = stacked.reshape(stacked.shape[0], -1)
-    ones = lax.full((1, flat.shape[0]), 1, flat.dtype)
-    rest = lax.dot(ones, flat, precision="highest").reshape(stacked.shape[1:])
-    rest = rest.sum(tuple(range(2, rest.ndim - 3, 2)))  # (taps, s1, …, sn, g, o, i)
-    rest = rest.reshape(*blocks.kernel, math.prod(geometry.phases), groups, o, i)
-    return kernel_from_blocks(rest.swapaxes(-2, -3).reshape(*blocks.kernel, -1, groups, i), geometry)
+    ones = lax.full((products.shape[0],), 1, products.dtype)
+    rest = lax.dot_general(ones, products, (((0,), (0,)), ((), ())), precision="highest")
+    return rest.sum(tuple(range(1, rest.ndim - 3, 2)))
 
 
-def _strips(v: jax.Array, most: int) -> list[jax.Array]:
-    """The rows of all images, in more than half as many strips; one strip where their number is not known."""
-    rows = v.shape[0] * v.shape[1]
-    v = v.reshape(rows, *v.shape[2:])
-    if not isinstance(rows, int):
+def _strips(v: jax.Array) -> list[jax.Array]:
+    """The rows of all images, in more than half as many strips; images as they are where sizes are symbolic."""
+    if not (isinstance(v.shape[0], int) and isinstance(v.shape[1], int)):
         return [v]
+    rows = v.shape[0] * v.shape[1]
+    v = v.reshape(rows, 1, *v.shape[2:])
     # Zeros fill up the last strip where no number divides the rows: what is padded goes through memory for each tap.
-    strips = next((number for number in range(most, most // 2, -1) if rows % number == 0), most)
+    strips = next((number for number in range(STRIPS, STRIPS // 2, -1) if rows % number == 0), STRIPS)
     if rows % strips:
         v = lax.pad(v, v.dtype.type(0), [(0, -rows % strips, 0), *[(0, 0, 0)] * (v.ndim - 1)])
     return list(v.reshape(strips, -1, *v.shape[1:]))
