@@ -17,7 +17,7 @@ from ._operands import described
 from .lax import LAYOUTS, prepare
 
 NAMES = Names("inputs", "kernel", "kernel_dilation", channels="Give the layer as many features as it was made for.")
-TESTED = "0.12.0 to 0.12.12"
+TESTED = "0.12.1 to 0.12.12"
 
 
 def called(
@@ -76,8 +76,9 @@ def called(
         return both.convolve(**parameters)
 
     stood = inspect.unwrap(method)
-    own_lax = _Lax(conv_transpose)
-    exchanged = FunctionType(stood.__code__, {**stood.__globals__, "lax": own_lax}, closure=stood.__closure__)
+    known = {**stood.__globals__, "lax": _Lax(conv_transpose)}
+    exchanged = FunctionType(stood.__code__, known, stood.__name__, stood.__defaults__, stood.__closure__)
+    exchanged.__kwdefaults__ = stood.__kwdefaults__
     result: jax.Array = exchanged(layer, inputs)
     if calls != 1:
         raise ImportError(

@@ -76,7 +76,6 @@ class ConvTranspose(nnx.ConvTranspose):
             drawn: jax.Array = kernel_init(key, grouped(shape, feature_group_count), *rest, **named)
             return drawn
 
-        metadata = dict(kernel_metadata=kernel_metadata, bias_metadata=bias_metadata)
         super().__init__(
             in_features,
             out_features,
@@ -95,7 +94,8 @@ class ConvTranspose(nnx.ConvTranspose):
             promote_dtype=promote_dtype,
             preferred_element_type=preferred_element_type,
             rngs=rngs,
-            **{name: given for name, given in metadata.items() if given},  # the first Flax 0.12 has neither
+            kernel_metadata=kernel_metadata,
+            bias_metadata=bias_metadata,
         )
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
         self.feature_group_count = feature_group_count
