@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ._geometry import Geometry
+from ._jax_operations import jnp
 from ._operator import solve
 from ._sharding import Dimension, channels, on_mesh
 

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ._arguments import integers, items, shown
 from ._errors import refusal
 from ._geometry import Geometry, Undecidable, at_least_zero, holds
+from ._jax_operations import jnp, lax
 from ._operands import described, dtype_of, kind_of
 from ._operator import solve
 from ._sharding import Dimension, channels, on_mesh

@@ -7,12 +7,11 @@ from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
-from jax import lax
 
 from ._arguments import integers, shown
 from ._dilated import Names
 from ._errors import either, refusal
+from ._jax_operations import jnp, lax
 from ._operands import described
 from .lax import LAYOUTS, prepare
 

@@ -20,14 +20,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
-from jax.lax import conv_general_dilated  # bound once: what `jdeconv.patch` puts there would call back
 from jaxlib import version
 
 from . import _settings
 from ._arguments import flag
 from ._errors import blames_caller
 from ._geometry import extent
+from ._jax_operations import lax
 
 # The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA. There are none
 # of matrix products: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads
@@ -166,7 +165,7 @@ def _differs() -> str | None:
 
     def both(operands: Any) -> list[Any]:
         pairs = zip(examples, operands, strict=True)
-        return [(_conv(*x, **given), conv_general_dilated(*x, **given)) for (*_, given), x in pairs]
+        return [(_conv(*x, **given), lax.conv_general_dilated(*x, **given)) for (*_, given), x in pairs]
 
     device = jax.local_devices(backend="cpu")[0]
     with jax.default_device(device), jax.disable_jit(False), jax.transfer_guard("allow"):
@@ -197,7 +196,7 @@ def _examples() -> Iterator[tuple[Any, ...]]:
 
 def conv(lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
     """`lax.conv_general_dilated`, by oneDNN unless `refuses_conv` has a reason."""
-    compute = conv_general_dilated if refuses_conv(lhs, rhs, **arguments) else _conv
+    compute = lax.conv_general_dilated if refuses_conv(lhs, rhs, **arguments) else _conv
     return compute(lhs, rhs, **arguments)
 
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from . import _plan
 from ._arguments import integers, shown
 from ._errors import either, refusal
 from ._formulations import METHODS
+from ._jax_operations import jnp, lax
 
 DTYPES = tuple(
     np.dtype(name)

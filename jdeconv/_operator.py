@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 
 from . import _partition, _plan
 from ._errors import blames_caller, refusal
@@ -20,6 +19,7 @@ from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._jax import (
     Primitive,
+    Tracer,
     defbilinear,
     jet_knows,
     lowered,
@@ -30,6 +30,7 @@ from ._jax import (
     varying,
     with_devices,
 )
+from ._jax_operations import jnp, lax
 from ._problem import Problem
 
 # The letters of each role's axes, `_` standing for the spatial ones. Every letter but g is in exactly two of the three.
@@ -103,7 +104,7 @@ def problem_of(a: Any, b: Any, geometry: Geometry, result: str, dtype: Any) -> P
     """What the planner is told of an equation."""
     sizes = _sizes(a, b, result)
     with jax.numpy_dtype_promotion("standard"):
-        wide = functools.reduce(jax.numpy.promote_types, (a.dtype, b.dtype, dtype))
+        wide = functools.reduce(jnp.promote_types, (a.dtype, b.dtype, dtype))
     return Problem(geometry, result, sizes["n"], sizes["g"], sizes["i"], sizes["o"], np.dtype(wide).name)
 
 
@@ -155,7 +156,7 @@ def _batch(operands: Any, axes: Any, *, result: str, **parameters: Any) -> tuple
 def _join(operand: jax.Array, source: int, target: int) -> tuple[jax.Array, tuple[Any, Any]]:
     """One axis of `source` (outermost) and the axis that is at `target` without it; also the sizes of the two."""
     target %= operand.ndim - 1
-    moved = jax.numpy.moveaxis(operand, source, target)
+    moved = jnp.moveaxis(operand, source, target)
     size, letter = moved.shape[target : target + 2]
     return moved.reshape(*moved.shape[:target], size * letter, *moved.shape[target + 2 :]), (size, letter)
 
@@ -192,7 +193,7 @@ def _compute(
         )
     # Operands differ in type where a cotangent has the preferred type; the wider of the two loses nothing.
     with jax.numpy_dtype_promotion("standard"):
-        common = jax.numpy.promote_types(a.dtype, b.dtype)
+        common = jnp.promote_types(a.dtype, b.dtype)
     problem = problem_of(a, b, geometry, result, dtype)
     name = engine_for(problem) if onednn else "xla"
     choice = _plan.choose(platform, name, problem, method, METHODS)
@@ -263,6 +264,11 @@ _partitioned = jax.jit(
 
 @transposed_convolution_p.def_impl
 def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
+        # A tool that evaluates programs equation by equation, inside a trace of its own: it gets JAX's operations, which
+        # every transformation knows. Neither oneDNN's calls nor a TPU's kernels have derivatives.
+        platform = PLATFORMS.get(_default_platform(), "other")
+        return _compute("other" if platform == "tpu" else platform, False, a, b, **parameters)
     # jit moves what is not committed to a device to the default one.
     devices = {device for operand in (a, b) if getattr(operand, "committed", False) for device in operand.devices()}
     if len(devices) > 1 and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]

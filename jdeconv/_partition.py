@@ -16,11 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
 from jax.sharding import NamedSharding
 
 from ._geometry import Geometry
 from ._jax import Primitive, ShapedArray, lowered, register_lowering
+from ._jax_operations import lax
 
 Specs = Mapping[str, list[tuple[str, ...]]]
 """For each role, the mesh axes of each of its dimensions."""

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import jax
-from jax import lax
 
 from . import _settings
 from ._arguments import int_pairs
 from ._dilated import Operands, geometry_of, lax_result_type, operands, steps
+from ._jax_operations import lax
 from ._operands import precision_now
 from .lax import prepare
 
@@ -158,9 +158,9 @@ class _Wrappers:
     def hold(self, *, everywhere: bool = False) -> None:
         with self._lock:
             if not self._holders:
-                self._put = {name: (_wrapper(name, getattr(lax, name)), getattr(lax, name)) for name in ROUTES}
+                self._put = {name: (_wrapper(name, getattr(jax.lax, name)), getattr(jax.lax, name)) for name in ROUTES}
                 for name, (wrapper, _) in self._put.items():
-                    setattr(lax, name, wrapper)
+                    setattr(jax.lax, name, wrapper)
             self._holders += 1
             self._everywhere += everywhere
             _settings.patched.set_global(self._everywhere > 0)  # the wrappers are there by now
@@ -172,8 +172,8 @@ class _Wrappers:
             self._holders -= 1
             if not self._holders:
                 for name, (wrapper, stood) in self._put.items():
-                    if getattr(lax, name) is wrapper:  # else somebody wrapped it in turn
-                        setattr(lax, name, stood)
+                    if getattr(jax.lax, name) is wrapper:  # else somebody wrapped it in turn
+                        setattr(jax.lax, name, stood)
 
 
 def _wrapper(name: str, stood: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -9,12 +9,12 @@ from types import NoneType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
 from ._arguments import shown
 from ._errors import either, refusal
+from ._jax_operations import jnp
 from ._operands import described
 
 KINDS = ("conv", "conv_transpose", "dense", "embedding", "norm")

@@ -10,6 +10,7 @@ import numpy as np
 from . import _trees
 from ._arguments import integer, shown
 from ._errors import blames_caller, refusal
+from ._jax_operations import jnp
 from ._layouts import Layout, ends, groups_of, layout_named, moved
 from ._operands import described
 
@@ -171,7 +172,7 @@ def _array(argument: str, value: Any) -> Any:
     if hasattr(value, "detach"):  # a PyTorch tensor
         value = value.detach().cpu()
         bfloat16 = str(value.dtype) == "torch.bfloat16"  # which its .numpy() doesn't know
-        value = value.float().numpy().astype(jax.numpy.bfloat16) if bfloat16 else value.numpy()
+        value = value.float().numpy().astype(jnp.bfloat16) if bfloat16 else value.numpy()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):  # lists of unequal lengths

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from . import convert
 from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
+from ._jax_operations import jnp
 from ._layouts import LAYOUTS, layout_named, moved
 from ._operands import dtype_of
 

@@ -10,6 +10,7 @@ from ._arguments import flag, int_pairs, items
 from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
+from ._jax_operations import lax
 from ._operands import method_for, precision_now
 from ._unreachable import worded
 
@@ -153,7 +154,7 @@ def _pads(
     padding = padding.tolist() if isinstance(padding, np.ndarray) else padding
     unstrided = isinstance(padding, str) and not consistent and set(strides) <= {1}
     if unstrided and padding not in MODES and padding.upper() in ("SAME", "SAME_LOWER", "VALID"):
-        return tuple(jax.lax.padtype_to_pads([1] * rank, extents, strides, padding))  # as for a convolution
+        return tuple(lax.padtype_to_pads([1] * rank, extents, strides, padding))  # as for a convolution
     if _is_mode(padding):
         padding, consistent = [padding] * rank, True
     if not consistent or len(items(padding) or ()) != rank:

@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn import dtypes
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
@@ -13,6 +12,7 @@ from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteD
 
 from ._errors import blames_caller
 from ._flax import called, grouped
+from ._jax_operations import jnp
 from ._operands import method_for
 
 

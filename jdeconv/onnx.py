@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from . import _cuts, _output_shape
 from ._arguments import integers, shown
 from ._channels import transpose_conv, with_bias
 from ._errors import blames_caller, either, refusal
+from ._jax_operations import jnp
 from ._operands import (
     array,
     bias_for,

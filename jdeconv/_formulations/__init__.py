@@ -6,11 +6,10 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax import lax
-from jax.lax import conv_general_dilated  # bound once: what `jdeconv.patch` puts there would call back
 
 from .. import _onednn
 from .._geometry import Geometry
+from .._jax_operations import jnp, lax
 from .._problem import Problem
 from . import conv, gemm, pallas, phase, taps
 
@@ -47,8 +46,8 @@ class Engine:
         if not splits or self._groups_at_once(lhs, rhs, grouped):
             return self._conv(lhs, rhs, **grouped)
         # The first two entries of a spec are batch and channels, or output and input channels.
-        lhs_groups = jax.numpy.split(lhs, feature_group_count, dimension_numbers.lhs_spec[1])
-        rhs_groups = jax.numpy.split(rhs, feature_group_count, dimension_numbers.rhs_spec[0])
+        lhs_groups = jnp.split(lhs, feature_group_count, dimension_numbers.lhs_spec[1])
+        rhs_groups = jnp.split(rhs, feature_group_count, dimension_numbers.rhs_spec[0])
         dense = [self._conv(a, b, **arguments) for a, b in zip(lhs_groups, rhs_groups, strict=True)]
         return lax.concatenate(dense, dimension_numbers.out_spec[1])
 
@@ -65,7 +64,7 @@ class Engine:
     def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
-            return conv_general_dilated(lhs, rhs, **arguments)
+            return lax.conv_general_dilated(lhs, rhs, **arguments)
         # What it is not proven for in 16 bits it does in 32.
         if lhs.dtype != self.sums and _onednn.refuses_conv(lhs, rhs, **arguments):
             lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
@@ -93,9 +92,9 @@ class Engine:
         if flat[0].shape[one_group[0]] == 1 and not sums_few:
             flat = [v.squeeze(side.index("g")) for v, side in zip(flat, letters.split("->")[0].split(","), strict=True)]
             letters = letters.replace("g", "")
-        y = jax.numpy.einsum(letters, *flat, precision=self.precision, preferred_element_type=self.sums)
+        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=self.sums)
         if "g" not in letters:
-            y = jax.numpy.expand_dims(y, one_group[1])
+            y = jnp.expand_dims(y, one_group[1])
         if "_" not in result:
             return y
         place = result.index("_")
@@ -120,7 +119,7 @@ class Engine:
     def sums(self) -> Any:
         """At least float32, where products are summed here and not inside one operation of XLA."""
         # NumPy promotes also where JAX is told not to (jax.numpy_dtype_promotion("strict")).
-        return np.promote_types(self.dtype, "float32") if jax.numpy.issubdtype(self.dtype, np.floating) else self.dtype
+        return np.promote_types(self.dtype, "float32") if jnp.issubdtype(self.dtype, np.floating) else self.dtype
 
 
 def engine_for(problem: Problem) -> str:

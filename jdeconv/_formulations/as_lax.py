@@ -8,9 +8,9 @@ import string
 from typing import TYPE_CHECKING, Any
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry
+from .._jax_operations import lax
 from .blocks import one_channel_axis
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry, Size
+from .._jax_operations import lax
 from .._problem import FEW_GROUPS, Problem
 from . import as_lax
 from .blocks import one_channel_axis, pad, without_gaps

@@ -13,9 +13,9 @@ import operator
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry, Size
+from .._jax_operations import jnp, lax
 from .blocks import holds_taps, join_output, pad, split_output, unit, window
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
 
 
 def _einsum(engine: "Engine", letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jax.numpy.einsum(letters, a, b, precision=engine.precision, preferred_element_type=engine.dtype)
+    return jnp.einsum(letters, a, b, precision=engine.precision, preferred_element_type=engine.dtype)
 
 
 def _letters(rank: int) -> tuple[str, str, str]:

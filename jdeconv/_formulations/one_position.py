@@ -8,9 +8,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry
+from .._jax_operations import lax
 from .blocks import patches
 
 if TYPE_CHECKING:

@@ -22,15 +22,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from .._geometry import Geometry
 from .._gpu_tiles import Product, Tile, tile_for
 from .._jax import Primitive, ShapedArray, lower_fun, register_lowering
+from .._jax_operations import jnp, lax
 from .blocks import unit
 
 if TYPE_CHECKING:

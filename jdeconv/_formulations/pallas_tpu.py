@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import _tpu_tiles as tpu_tiles
 from .._errors import unable
 from .._geometry import Geometry
+from .._jax_operations import jnp, lax
 from .._tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import operator
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry
+from .._jax_operations import lax
 from .._problem import Problem
 from . import conv
 from .blocks import (

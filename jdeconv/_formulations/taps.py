@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
-from jax import lax
 
 from .._geometry import Geometry
+from .._jax_operations import jnp, lax
 from .._problem import Problem
 from .blocks import (
     holds_taps,
@@ -70,7 +70,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
         block = w[tap].reshape(*by_phase, o, groups, i).swapaxes(-2, -3)
         products = [engine.wide(part[..., c]) * engine.wide(block[..., c]) for c in range(i)]
         if not held[tap].all():
-            products = [jax.numpy.where(held[tap].reshape(*by_phase, 1, 1), product, 0) for product in products]
+            products = [jnp.where(held[tap].reshape(*by_phase, 1, 1), product, 0) for product in products]
         terms += products
     return join_output(functools.reduce(operator.add, terms), geometry)
 
@@ -109,7 +109,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
         # Strips are added up as they are multiplied, so that few products go through memory.
         sums.append(functools.reduce(operator.add, [a * b for a, b in zip(inputs, part, strict=True)]))
     # One loop for all taps: depthwise 64 on 4, 32x32, 0.4 ms, and 0.9 by a loop a tap, each of which is compiled.
-    stacked = jax.numpy.stack(sums, axis=1)
+    stacked = jnp.stack(sums, axis=1)
     # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
     flat = stacked.reshape(stacked.shape[0], -1)
     ones = lax.full((1, flat.shape[0]), 1, flat.dtype)

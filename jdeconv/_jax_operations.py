@@ -1,0 +1,42 @@
+"""`lax` and `jnp`: JAX's own operations, whatever stands in `jax.lax` and `jax.numpy` while a program is traced.
+
+Libraries put functions of their own there for a while: quantisers, LoRA providers, profilers, `jdeconv.patch`. Our
+computations are traced when XLA compiles them and are kept by shape, so one traced through such a function would
+answer every later caller, too. Hence all modules of this package take `lax` and `jnp` from here.
+"""
+
+import importlib
+import types
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+
+def _own(public: types.ModuleType, *sources: str) -> Any:
+    """What `public` holds; where something foreign stands in it already, what the sources define by that name."""
+    modules = [module for name in sources if (module := _imported(name))]
+    own = {name: value for name, value in vars(public).items() if not name.startswith("_")}
+    for name, value in own.items():
+        defined = [vars(module)[name] for module in modules if name in vars(module)]
+        if defined and not any(value is each for each in defined):
+            own[name] = defined[0]
+    return types.SimpleNamespace(**own)
+
+
+def _imported(name: str) -> types.ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:  # a release may move it: then what `public` holds is all there is
+        return None
+
+
+if TYPE_CHECKING:
+    import jax.numpy as jnp
+    from jax import lax
+
+    __all__ = ["jnp", "lax"]
+else:
+    _LAX = ("lax", "slicing", "convolution", "parallel", "control_flow")
+    _NUMPY = ("lax_numpy", "array_constructors", "array_creation", "einsum", "indexing", "reductions", "ufuncs")
+    lax = _own(jax.lax, *(f"jax._src.lax.{name}" for name in _LAX), "jax._src.pjit")
+    jnp = _own(jax.numpy, *(f"jax._src.numpy.{name}" for name in _NUMPY))
