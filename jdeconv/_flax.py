@@ -1,25 +1,39 @@
 """What Flax's two `ConvTranspose` layers share: the convolution that they call instead, and their kernel's groups."""
 
+import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
+import flax
 import jax
 
 from ._arguments import integers, shown
 from ._dilated import Names
 from ._errors import either, refusal
-from ._jax_operations import jnp
+from ._jax_operations import jnp, lax
 from ._operands import described
-from ._patch import Handlers
 from .lax import LAYOUTS, prepare
 
 NAMES = Names("inputs", "kernel", "kernel_dilation", channels="Give the layer as many features as it was made for.")
+TESTED = "0.12.1 to 0.12.12"
 
 
-def convolution(
-    padding: Any, output_shape: Any, *, feature_group_count: int, method: str, mask: Any = None
-) -> Handlers:
-    """Handles the layer's one call of `jax.lax.conv_transpose`; `mask` is one that the layer has not applied."""
+def called(
+    layer: Any,
+    method: Callable[..., jax.Array],
+    inputs: jax.Array,
+    output_shape: Any,
+    *,
+    mask: Any = None,
+) -> jax.Array:
+    """Flax's own `__call__` of the layer, its one `lax.conv_transpose` exchanged; `mask` is one not applied by Flax.
+
+    The function below Flax's wrappers runs, so that whatever wraps calls (linen's scopes and interceptors, nnx's
+    captures) wraps the caller's alone. It runs with a `lax` of its own: nothing is put into `jax.lax`, where another
+    thread or a function that the user gave the layer would meet it.
+    """
+    padding = layer.padding
     if output_shape is not None and isinstance(padding, str) and padding == "CIRCULAR":
         raise refusal(
             ValueError,
@@ -29,10 +43,11 @@ def convolution(
             "expected None",
             "The output wraps around at input size times stride; crop or pad it.",
         )
+    calls = 0
 
-    def conv_transpose(
-        stood: Callable[..., jax.Array], inputs: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any
-    ) -> jax.Array:
+    def conv_transpose(inputs: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+        nonlocal calls
+        calls += 1
         if mask is not None:
             if getattr(mask, "shape", None) != kernel.shape:
                 raise refusal(
@@ -53,11 +68,33 @@ def convolution(
                 f"expected {either(LAYOUTS)}",
                 "Call jdeconv.lax.conv_transpose, with dimension_numbers.",
             )
-        options |= dict(feature_group_count=feature_group_count, method=method, output_shape=output_shape, names=NAMES)
+        options |= dict(
+            feature_group_count=layer.feature_group_count, method=layer.method, output_shape=output_shape, names=NAMES
+        )
         both, parameters = prepare(inputs, kernel, *arguments, **options)
         return both.convolve(**parameters)
 
-    return {"conv_transpose": conv_transpose}
+    stood = inspect.unwrap(method)
+    known = {**stood.__globals__, "lax": _Lax(conv_transpose)}
+    exchanged = FunctionType(stood.__code__, known, stood.__name__, stood.__defaults__, stood.__closure__)
+    exchanged.__kwdefaults__ = stood.__kwdefaults__
+    result: jax.Array = exchanged(layer, inputs)
+    if calls != 1:
+        raise ImportError(
+            f"Flax {flax.__version__}: its ConvTranspose calls lax.conv_transpose {calls} times; jdeconv expected "
+            f"once, as in Flax {TESTED}. Install one of these, or a jdeconv that knows this one."
+        )
+    return result
+
+
+class _Lax:
+    """`jax.lax` with another `conv_transpose`."""
+
+    def __init__(self, conv_transpose: Callable[..., jax.Array]) -> None:
+        self.conv_transpose = conv_transpose
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(lax, name)
 
 
 def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:

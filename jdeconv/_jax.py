@@ -60,6 +60,19 @@ if _exclude := _first("jax._src.source_info_util.register_exclusion", "jax.exten
     _exclude(HERE)
 
 
+def setting(default: Any) -> Any:
+    """A setting that is part of the key under which JAX keeps what it traced, lowered and compiled.
+
+    `setting.value` is its value here, `setting.set_global(value)` sets it for every thread, and `with setting(value):`
+    for this one.
+    """
+    made = _needed("jax.make_user_context")(default)
+    for name in ("value", "set_global"):  # neither is documented
+        if not hasattr(made, name):
+            raise _missing(f"jax.make_user_context(...).{name}")
+    return made
+
+
 def varying(type_: Any) -> frozenset[str]:
     """The mesh axes over which values of this type vary under `shard_map`."""
     try:

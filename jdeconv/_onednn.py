@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxlib import version
 
+from . import _settings
 from ._arguments import flag
 from ._errors import blames_caller
 from ._geometry import extent
@@ -67,12 +68,14 @@ LONGEST_ROW = 256
 
 LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
 
-_switch = {"enabled": os.environ.get("JDECONV_ONEDNN") != "0"}
-
 
 @blames_caller
 def use_onednn(enabled: bool) -> None:
-    """Lets the programs compiled from now on call the oneDNN that jaxlib holds, or not; what is compiled stays.
+    """Lets programs call the oneDNN that jaxlib holds, or not: in every thread, from the next call on.
+
+    The switch is part of the key of `jax.jit`'s cache: functions that were compiled before are traced and compiled once
+    more, and switching back finds the first programs again. What a caller holds in compiled form
+    (`jax.jit(f).lower(x).compile()`) stays as it is.
 
     On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions
     of jaxlib that they have covered, unless the program is exported, or partitioned without being told how (README), or
@@ -91,7 +94,7 @@ def use_onednn(enabled: bool) -> None:
 
     Semantics: jdeconv's own; there is nothing like it in TensorFlow, which has `TF_ENABLE_ONEDNN_OPTS`.
     """
-    _switch["enabled"] = flag("enabled", enabled)
+    _settings.onednn.set_global(flag("enabled", enabled))
 
 
 # The gate, in the order of its cost.
@@ -99,7 +102,7 @@ def use_onednn(enabled: bool) -> None:
 
 def unavailable() -> str | None:
     """None if programs compiled now, for this process's CPU, may call oneDNN, else the reason why not."""
-    if not _switch["enabled"]:
+    if not _settings.onednn.value:
         return "switched off by use_onednn(False) or JDECONV_ONEDNN=0"
     if version.__version__ not in TESTED:
         return f"jaxlib {version.__version__}; tested: {', '.join(TESTED)}"

@@ -1,19 +1,18 @@
 """`jax.lax`'s transposed convolutions routed through jdeconv, so that a model need not be edited to train fast."""
 
-import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeAlias
 
 import jax
-from jax import lax
 
+from . import _settings
 from ._arguments import int_pairs
 from ._dilated import Operands, geometry_of, lax_result_type, operands, steps
+from ._jax_operations import lax
 from ._operands import precision_now
 from .lax import prepare
 
@@ -25,10 +24,17 @@ def patch() -> "Patch":
     """Routes transposed convolutions of `jax.lax` through jdeconv, so that a model trains fast unedited.
 
     As a function it takes effect at once, in every thread, until the `restore()` of what it returns. In a `with`
-    statement it is for the thread (or `asyncio` task) that entered, as JAX's own context managers are, until the block
-    ends; a generator that is suspended inside leaves its caller in it. (The function has been called by then, so what
+    statement it is for the thread that entered, until the block ends. (The function has been called by then, so what
     another thread traces just between the call and the entry is routed too.) Both nest, in any order, and what is
     returned may be entered again, in its own block or after it.
+
+    The patch is part of the key of `jax.jit`'s cache. A function that was called before is traced and compiled once
+    more at its first call under the patch, whatever it computes; without the patch its first program is back.
+
+    A block belongs to the thread that entered it, as those of JAX's own context managers do:
+      - A generator that is suspended inside leaves its caller in the block.
+      - An `asyncio` task that waits inside leaves the other tasks of the thread in the block.
+      - Another thread can't end the block, neither by `restore()` nor by leaving, while the first thread lives.
 
     What is routed: calls of `jax.lax.conv_transpose`, and those calls of `jax.lax.conv_general_dilated` that are
     transposed convolutions: some `lhs_dilation` above 1, all `window_strides` 1, `batch_group_count` 1, no
@@ -37,22 +43,34 @@ def patch() -> "Patch":
     go to `jax.lax` as ever, and so their errors are its own.
 
     What is not reached:
-      - A function that has been traced (`jax.jit` and its kin keep what they traced): it stays what it was when it was
-        traced, before the patch or under it. So patch before the first call.
+      - A program that the caller holds: what `jax.jit(f).lower(x)`, `jax.export`, `jax.make_jaxpr`, `jax.vjp` or
+        `jax.linearize` returned stays what it was when it was traced, before the patch or under it.
       - A module that holds the function itself, by `from jax.lax import conv_transpose` before the patch.
       - Zeros put between the input's pixels by `jax.lax.pad`, as Equinox after 0.13.8 does: what follows is an ordinary
         convolution. Use `jdeconv.equinox` there.
       - A `precision` that is a `jax.lax.DotAlgorithm`, which lax's convolutions ignore.
+
+    What no longer sees a routed call: tools that replace `jax.lax.conv_general_dilated`, such as quantisers (qwix) and
+    LoRA providers, and tools that know lax's primitives alone. A routed call, like a call of jdeconv's layers, is one
+    primitive of jdeconv, so these tools leave it as it is, without a word. What to do:
+      - A layer that such a tool has to change is Flax's own, and is called outside of the patch.
+      - A tool that replaces the very function that the model calls begins inside the block of `patch()`. Its function
+        then stands before jdeconv's, and what it hands on is routed.
+      - A tool that looks for primitives is given `jdeconv.to_lax(f)`.
 
     Returns: a `Patch`, with `restore()`.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> x, w = jnp.ones((1, 2, 2, 3)), jnp.ones((4, 4, 3, 5))
+      >>> up = jax.jit(lambda x, w: jax.lax.conv_transpose(x, w, (2, 2), "SAME"))
+      >>> before = up(x, w)
       >>> with patch():
-      ...     y = jax.lax.conv_transpose(x, w, (2, 2), "SAME")
-      >>> bool(jnp.allclose(y, jax.lax.conv_transpose(x, w, (2, 2), "SAME")))
+      ...     y = up(x, w)
+      ...     "transposed_convolution" in up.lower(x, w).as_text(debug_info=True)
       True
+      >>> bool(jnp.allclose(y, before)), "transposed_convolution" in up.lower(x, w).as_text(debug_info=True)
+      (True, False)
       >>> undo = patch()
       >>> undo.restore()
     """
@@ -64,110 +82,119 @@ class Patch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: list[_Block] = []  # entered and not left
-        self._everywhere = contextlib.ExitStack()
+        self._entered: list[threading.Thread] = []  # whose blocks are not left, a thread once for each block
+        self._everywhere = True
         _wrappers.hold(everywhere=True)
-        self._everywhere.callback(_wrappers.release, everywhere=True)
 
     def restore(self) -> None:
-        """Ends it, also in blocks that are not left yet; nothing happens if it has ended."""
+        """Ends it everywhere, and in blocks of this thread that are not left yet; nothing happens if it has ended."""
         with self._lock:
-            self._everywhere.close()
-            while self._blocks:
-                self._blocks.pop().end()
+            self._end_everywhere()
+            while self._leave():
+                pass
 
     def __enter__(self) -> "Patch":
         with self._lock:
-            self._blocks.append(_Block(ROUTES))
-            self._everywhere.close()
+            _here.enter()
+            self._entered.append(threading.current_thread())
+            self._end_everywhere()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with self._lock:
-            here = [block for block in _here.get() if block in self._blocks]
-            if candidates := here or self._blocks:  # left in a thread or task where none was entered: any
-                left = candidates[-1]
-                self._blocks.remove(left)
-                left.end()
+            self._leave()
+
+    def _end_everywhere(self) -> None:
+        if self._everywhere:
+            self._everywhere = False
+            _wrappers.release(everywhere=True)
+
+    def _leave(self) -> bool:
+        """Leaves a block of this thread, or forgets one of a thread that has ended; False if there is none."""
+        here = threading.current_thread()
+        if here in self._entered:
+            self._entered.remove(here)
+            _here.leave()
+            return True
+        ended = [thread for thread in self._entered if not thread.is_alive()]
+        for thread in ended[:1]:
+            self._entered.remove(thread)
+            _wrappers.release()
+        return bool(ended)
 
 
-@contextlib.contextmanager
-def handling(handlers: Handlers) -> Iterator[None]:
-    """In this thread or task, `handlers` instead of the functions of `jax.lax` that they are named for."""
-    block = _Block(handlers)
-    try:
-        yield
-    finally:
-        block.end()
+class _Here(threading.local):
+    """The blocks that this thread is in. JAX's setting is on while there are any, in whatever order they are left."""
 
+    blocks = 0
+    on: Any = None
 
-class _Block:
-    """In effect in the thread or task that made it, until it ends, be it elsewhere."""
-
-    def __init__(self, handlers: Handlers) -> None:
-        self.handlers = handlers
-        self.ended = False
+    def enter(self) -> None:
         _wrappers.hold()
-        _here.set((*_here.get(), self))
+        if not self.blocks:
+            self.on = _settings.patched(True)
+            self.on.__enter__()
+        self.blocks += 1
 
-    def end(self) -> None:
-        self.ended = True  # where it was made, too, if that was in another thread or task
-        _here.set(tuple(other for other in _here.get() if not other.ended))
+    def leave(self) -> None:
+        self.blocks -= 1
+        if not self.blocks:
+            self.on.__exit__(None, None, None)
         _wrappers.release()
 
 
-_here: ContextVar[tuple[_Block, ...]] = ContextVar("jdeconv_patch", default=())
-
-
 class _Wrappers:
-    """In `jax.lax`, while anybody holds them, functions that look up who handles the call."""
+    """In `jax.lax`, while anybody holds them, functions that route their calls where JAX's setting is on.
+
+    They ask the setting alone: what is traced then always agrees with the key under which JAX keeps it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holders = 0
+        self._everywhere = 0  # holders that ask for every thread
         self._put: dict[str, tuple[Any, Any]] = {}  # each wrapper, and what stood in its place
-        self.everywhere = 0
-        """How many holders ask for `ROUTES` in every thread."""
 
-    def hold(self, everywhere: bool = False) -> None:
+    def hold(self, *, everywhere: bool = False) -> None:
         with self._lock:
             if not self._holders:
-                self._put = {name: (_wrapper(name, getattr(lax, name)), getattr(lax, name)) for name in ROUTES}
+                self._put = {name: (_wrapper(name, getattr(jax.lax, name)), getattr(jax.lax, name)) for name in ROUTES}
                 for name, (wrapper, _) in self._put.items():
-                    setattr(lax, name, wrapper)
+                    setattr(jax.lax, name, wrapper)
             self._holders += 1
-            self.everywhere += everywhere
+            self._everywhere += everywhere
+            _settings.patched.set_global(self._everywhere > 0)  # the wrappers are there by now
 
-    def release(self, everywhere: bool = False) -> None:
+    def release(self, *, everywhere: bool = False) -> None:
         with self._lock:
+            self._everywhere -= everywhere
+            _settings.patched.set_global(self._everywhere > 0)  # while the wrappers are there
             self._holders -= 1
-            self.everywhere -= everywhere
             if not self._holders:
                 for name, (wrapper, stood) in self._put.items():
-                    if getattr(lax, name) is wrapper:  # else somebody wrapped it in turn
-                        setattr(lax, name, stood)
+                    if getattr(jax.lax, name) is wrapper:  # else somebody wrapped it in turn
+                        setattr(jax.lax, name, stood)
 
 
 def _wrapper(name: str, stood: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     @functools.wraps(stood)
     def call(*arguments: Any, **options: Any) -> jax.Array:
-        if here := [block for block in _here.get() if not block.ended]:
-            return here[-1].handlers.get(name, _unhandled)(stood, *arguments, **options)
-        return (ROUTES[name] if _wrappers.everywhere else _unhandled)(stood, *arguments, **options)
+        if _settings.patched.value:
+            return ROUTES[name](stood, *arguments, **options)
+        return stood(*arguments, **options)
 
     return call
 
 
-def _unhandled(stood: Callable[..., jax.Array], *arguments: Any, **options: Any) -> jax.Array:
-    return stood(*arguments, **options)
-
-
-def _route(prepared: Callable[..., tuple[Operands, dict[str, Any]] | None]) -> Callable[..., jax.Array]:
-    """A handler: what `prepared` makes of the call, or the function itself where it refuses or returns None."""
+def _route(
+    function: Callable[..., jax.Array], prepared: Callable[..., tuple[Operands, dict[str, Any]] | None]
+) -> Callable[..., jax.Array]:
+    """A handler of lax's `function`, or what stood there where it has no answer."""
+    signature = inspect.signature(function)
 
     def handle(stood: Callable[..., jax.Array], *arguments: Any, **options: Any) -> jax.Array:
         try:
-            given = inspect.signature(stood).bind(*arguments, **options)
+            given = signature.bind(*arguments, **options)
             found = prepared(**given.arguments)
         except (TypeError, ValueError):
             found = None
@@ -217,5 +244,9 @@ def _typed_as_by_lax(both: Operands) -> bool:
     )
 
 
-ROUTES: Handlers = {"conv_transpose": _route(prepare), "conv_general_dilated": _route(_dilated)}
+ROUTES: Handlers = {
+    "conv_transpose": _route(lax.conv_transpose, prepare),
+    "conv_general_dilated": _route(lax.conv_general_dilated, _dilated),
+}
 _wrappers = _Wrappers()
+_here = _Here()

@@ -6,8 +6,7 @@ import jax
 from flax import linen
 
 from ._errors import blames_caller
-from ._flax import convolution, grouped, groups_from
-from ._patch import handling
+from ._flax import called, grouped, groups_from
 
 
 class ConvTranspose(linen.ConvTranspose):
@@ -43,23 +42,21 @@ class ConvTranspose(linen.ConvTranspose):
     feature_group_count: int = 1
     method: str = "auto"
 
+    @linen.compact
     @blames_caller
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
-        """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
+        """Flax's own call, with its `lax.conv_transpose` exchanged."""
         # Flax would compare the mask's shape with that of an ungrouped kernel.
         mask = self.mask if groups_from(self.feature_group_count) > 1 else None
-        exchanged = convolution(
-            self.padding, output_shape, feature_group_count=self.feature_group_count, method=self.method, mask=mask
-        )
         if mask is not None:
             object.__setattr__(self, "mask", None)
         try:
-            with handling(exchanged):
-                return super().__call__(inputs)
+            return called(self, linen.ConvTranspose.__call__, inputs, output_shape, mask=mask)
         finally:
             if mask is not None:
                 object.__setattr__(self, "mask", mask)
 
+    @linen.nowrap  # else Flax takes each parameter for a method call of the user's
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
         """Flax's own, of the grouped kernel's shape."""
         if name == "kernel":

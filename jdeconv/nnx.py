@@ -1,15 +1,19 @@
 """Flax nnx's `ConvTranspose`, trained fast."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
 from flax import nnx
-from flax.nnx.nn.linear import default_kernel_init
+from flax.nnx.nn import dtypes
+from flax.nnx.nn.linear import default_bias_init, default_kernel_init
+from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
 from ._errors import blames_caller
-from ._flax import convolution, grouped
+from ._flax import called, grouped
+from ._jax_operations import jnp
 from ._operands import method_for
-from ._patch import handling
 
 
 class ConvTranspose(nnx.ConvTranspose):
@@ -47,28 +51,57 @@ class ConvTranspose(nnx.ConvTranspose):
         self,
         in_features: int,
         out_features: int,
-        kernel_size: Any,
-        strides: Any = None,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] | None = None,
         *,
+        padding: PaddingLike = "SAME",
+        kernel_dilation: int | Sequence[int] | None = None,
+        use_bias: bool = True,
+        mask: jax.Array | None = None,
+        dtype: Dtype | None = None,
+        param_dtype: Dtype = jnp.float32,
+        precision: PrecisionLike | None = None,
+        kernel_init: Initializer = default_kernel_init,
+        bias_init: Initializer = default_bias_init,
+        transpose_kernel: bool = False,
+        promote_dtype: PromoteDtypeFn = dtypes.promote_dtype,
+        preferred_element_type: Dtype | None = None,
+        rngs: nnx.Rngs,
+        kernel_metadata: Mapping[str, Any] = MappingProxyType({}),
+        bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         feature_group_count: int = 1,
         method: str = "auto",
-        kernel_init: Any = default_kernel_init,
-        rngs: nnx.Rngs,
-        **options: Any,
     ) -> None:
         def init(key: jax.Array, shape: tuple[int, ...], *rest: Any, **named: Any) -> jax.Array:
-            return kernel_init(key, grouped(shape, feature_group_count), *rest, **named)
+            drawn: jax.Array = kernel_init(key, grouped(shape, feature_group_count), *rest, **named)
+            return drawn
 
-        super().__init__(in_features, out_features, kernel_size, strides, kernel_init=init, rngs=rngs, **options)
+        super().__init__(
+            in_features,
+            out_features,
+            kernel_size,
+            strides,
+            padding=padding,
+            kernel_dilation=kernel_dilation,
+            use_bias=use_bias,
+            mask=mask,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            kernel_init=init,
+            bias_init=bias_init,
+            transpose_kernel=transpose_kernel,
+            promote_dtype=promote_dtype,
+            preferred_element_type=preferred_element_type,
+            rngs=rngs,
+            kernel_metadata=kernel_metadata,
+            bias_metadata=bias_metadata,
+        )
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
         self.feature_group_count = feature_group_count
         self.method = method_for(method)
 
     @blames_caller
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
-        """Flax's own call, with its `jax.lax.conv_transpose` exchanged."""
-        exchanged = convolution(
-            self.padding, output_shape, feature_group_count=self.feature_group_count, method=self.method
-        )
-        with handling(exchanged):
-            return super().__call__(inputs)
+        """Flax's own call, with its `lax.conv_transpose` exchanged."""
+        return called(self, nnx.ConvTranspose.__call__, inputs, output_shape)

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import re
 
 import jax
 import numpy as np
@@ -219,3 +220,18 @@ def test_output_shape_may_be_symbolic(padding, less):
         with pytest.raises(ValueError) as refused:  # noqa: PT011
             jax.eval_shape(lambda x, size=size: layer(x, output_shape=(size, 14)), described)
         assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    "options", [dict(padding="SAME"), dict(padding="SAME", padding_mode="CIRCULAR"), dict(groups=2)]
+)
+def test_one_named_scope(options):
+    """Which compiled programs and profiles show: one for a call, as of Equinox's layer."""
+
+    def scopes(module):
+        layer = module.ConvTranspose2d(4, 6, 3, 2, **options, key=jax.random.key(0))
+        text = jax.jit(lambda x: layer(x)).lower(np.ones((4, 5, 6), np.float32)).as_text(debug_info=True)
+        return set(re.findall(r"[\w.]*\.ConvTranspose(?:/[\w.]*\.ConvTranspose)*", text))
+
+    assert scopes(jdeconv.equinox) == {"jdeconv.equinox.ConvTranspose"}
+    assert scopes(equinox.nn) == {"eqx.nn.ConvTranspose"}

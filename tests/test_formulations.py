@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jdeconv
-from jdeconv import _onednn, _operator
+from jdeconv import _operator, _settings
 from jdeconv._formulations import METHODS
 
 
@@ -27,8 +27,7 @@ def test_equals_the_definition(method, case):
 
 @given(case=cases(dtypes=("float32", "bfloat16", "float16")))
 def test_equals_the_definition_without_onednn(case):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_onednn._switch, "enabled", False)
+    with _settings.onednn(False):
         case.check(case.run())
 
 

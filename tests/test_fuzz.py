@@ -22,7 +22,7 @@ from jax import export, lax
 from refused import ROWS
 
 import jdeconv
-from jdeconv import _onednn
+from jdeconv import _settings
 from jdeconv._formulations import METHODS
 
 pytestmark = pytest.mark.fuzz
@@ -315,8 +315,7 @@ def operands_of(drawn):
 
 @contextlib.contextmanager
 def configured(drawn):
-    with jax.enable_x64(drawn.x64), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_onednn._switch, "enabled", drawn.onednn)
+    with jax.enable_x64(drawn.x64), _settings.onednn(drawn.onednn):
         yield
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jdeconv
-from jdeconv import _onednn, _operator
+from jdeconv import _operator, _settings
 
 EVERY = ["auto", *RUN_HERE]
 ENGINES = {"oneDNN": ("cpu", True), "XLA": ("cpu", False), "GPU": ("gpu", False)}  # a GPU's programs, run here
@@ -165,8 +165,7 @@ def test_error_beside_that_of_lax_and_the_same_bits_each_time(name, method, dtyp
     if not can(method, case):
         return
     by_term = dtype in ("float32", "float64")  # narrower floats are summed in float32
-    with jax.enable_x64(dtype == "float64"), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_onednn._switch, "enabled", onednn)
+    with jax.enable_x64(dtype == "float64"), _settings.onednn(onednn):
         program = all_three(case.function(method))
         for operands, wanted, by_lax in sample(name, dtype).values():
             found, again = program(*operands), program(*operands)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jdeconv
-from jdeconv import _onednn, _operator
+from jdeconv import _operator, _settings
 
 CALLS = 10_000
 
@@ -205,7 +205,7 @@ def test_debug_nans(wrap):
 
 @pytest.fixture
 def onednn_as_it_was():
-    was = _onednn._switch["enabled"]
+    was = _settings.onednn.value
     yield
     jdeconv.use_onednn(was)
 

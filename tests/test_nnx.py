@@ -1,6 +1,9 @@
 """jdeconv.nnx.ConvTranspose against flax.nnx's: state, outputs, gradients, checkpoints."""
 
 import inspect
+import sys
+import types
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +65,104 @@ def test_every_method_gives_flax_output(case, method):
 
 
 def test_the_constructor_takes_what_flax_takes():
+    """Flax's arguments in Flax's order, kinds, defaults and types, and after them our own."""
     theirs = inspect.signature(nnx.ConvTranspose.__init__).parameters
-    positional = [name for name, p in theirs.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     mine = inspect.signature(jdeconv.nnx.ConvTranspose.__init__).parameters
-    assert [name for name, p in mine.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == positional
-    assert mine["kernel_init"].default is theirs["kernel_init"].default
+    own = ["feature_group_count", "method"]
+    assert [*mine] == [*theirs, *own]
+    for name, argument in theirs.items():
+        assert (mine[name].kind, mine[name].default) == (argument.kind, argument.default), name
+    modules = jdeconv.nnx, sys.modules[nnx.ConvTranspose.__module__]
+    ours, flax = (
+        typing.get_type_hints(m.ConvTranspose.__init__, {**vars(m), "tp": typing, "nnx": nnx}) for m in modules
+    )
+    called = [[*inspect.signature(m.ConvTranspose.__call__).parameters] for m in modules]
+    assert called[0] == [*called[1], "output_shape"]
+    for name in theirs.keys() - {"self"}:
+        assert spelt(ours[name]) == spelt(flax[name]), name
+
+
+def spelt(kind):
+    """The members of a union, or the type itself, `typing.Sequence` and `collections.abc.Sequence` being one."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return {str(each).replace("collections.abc.", "typing.") for each in (typing.get_args(kind) if union else [kind])}
+
+
+def test_every_argument_reaches_flax():
+    """Each with another value than its default."""
+    given = dict(
+        padding="VALID", kernel_dilation=2, use_bias=False, mask=np.ones((3, 2, 6, 4), np.float32), dtype="bfloat16",
+        param_dtype="bfloat16", precision="highest", transpose_kernel=True,
+        promote_dtype=lambda arrays, dtype: arrays, preferred_element_type="float32",
+    )  # fmt: skip
+    layer = jdeconv.nnx.ConvTranspose(4, 6, (3, 2), (2, 3), **given, rngs=nnx.Rngs(0))
+    for name, value in given.items():
+        assert getattr(layer, name) is value, name
+    assert (layer.strides, layer.kernel[...].dtype, layer.bias) == ((2, 3), jnp.bfloat16, None)
+    zeros, ones = jax.nn.initializers.zeros, jax.nn.initializers.ones
+    layer = jdeconv.nnx.ConvTranspose(4, 6, (3, 2), kernel_init=zeros, bias_init=ones, rngs=nnx.Rngs(0))
+    assert (float(layer.kernel[...].sum()), float(layer.bias[...].sum())) == (0, 6)
+
+
+def test_metadata_reaches_flax():
+    layer = jdeconv.nnx.ConvTranspose(
+        4, 6, (3, 2), rngs=nnx.Rngs(0), kernel_metadata=dict(a=1), bias_metadata=dict(b=2)
+    )
+    assert (layer.kernel.get_metadata()["a"], layer.bias.get_metadata()["b"]) == (1, 2)
+
+
+def test_an_argument_that_flax_has_not_is_refused():
+    with pytest.raises(TypeError, match="paddding"):
+        jdeconv.nnx.ConvTranspose(4, 6, (3, 2), paddding="SAME", rngs=nnx.Rngs(0))
+
+
+class Two(nnx.Module if nnx else object):
+    """Flax's layer after one that is derived from it."""
+
+    def __init__(self, first, second):
+        options = dict(rngs=nnx.Rngs(0), bias_init=jax.nn.initializers.normal())
+        self.one, self.other = first(4, 4, (3, 2), (2, 3), **options), second(4, 3, (3, 2), **options)
+
+    def __call__(self, x):
+        return self.other(self.one(x))
+
+
+def test_a_capture_sees_one_call_of_a_layer():
+    """Also in a model that has Flax's own, whose class is changed while `nnx.capture` looks on."""
+    kept = []
+    for module in (jdeconv.nnx.ConvTranspose, nnx.ConvTranspose):
+        model = Two(module, nnx.ConvTranspose)
+        y, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)(X)
+        np.testing.assert_array_equal(captured["__call__"].get_value()[0], y)
+        kept.append({path: [np.asarray(v) for v in each.get_value()] for path, each in nnx.to_flat_state(captured)})
+    ours, theirs = kept
+    assert {path: len(each) for path, each in ours.items()} == dict.fromkeys(theirs, 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+
+
+def test_a_table_has_one_row_for_a_layer():
+    tables = []
+    for module in (jdeconv.nnx.ConvTranspose, nnx.ConvTranspose):
+        # Classes of this test's own: Flax leaves what it has put into a class there.
+        first, second = (type("ConvTranspose", (m,), {}) for m in (module, nnx.ConvTranspose))
+        tables.append(nnx.tabulate(Two(first, second), X, console_kwargs=dict(width=200)))
+    assert tables[0].count("ConvTranspose") == tables[1].count("ConvTranspose") == 2
+
+
+def test_a_function_of_the_users_keeps_its_own_convolutions():
+    """What a function of the layer's jits is not traced with the layer's convolution in lax's place."""
+    w = np.ones((3, 3, 4, 6), np.float32)
+
+    @jax.jit
+    def helper(x, w):
+        return jax.lax.conv_transpose(x, w, (2, 2), "SAME")
+
+    def promote(arrays, dtype):
+        helper(X, w)
+        return arrays
+
+    jdeconv.nnx.ConvTranspose(4, 6, (3, 2), (2, 3), promote_dtype=promote, rngs=nnx.Rngs(0))(X)
+    assert "transposed_convolution" not in str(jax.make_jaxpr(helper)(X, w))
 
 
 def test_states_interchange():

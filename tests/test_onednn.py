@@ -1,11 +1,14 @@
 """oneDNN's calls: every proven class against float64, the gate, and the places where a program may hold them."""
 
 import functools
-import importlib.util
 import itertools
 import math
+import os
 import random
+import subprocess
+import sys
 import threading
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -18,6 +21,7 @@ from jdeconv import _onednn
 
 needs_onednn = pytest.mark.skipif(_onednn.unavailable() is not None, reason=str(_onednn.unavailable()))
 CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
+CALL = '"__onednn$convolution"'
 SAMPLE = dict(window_strides=(1, 2), padding=((1, 0), (0, 2)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -48,7 +52,7 @@ def theirs(x, w):
 def calls(function, *operands):
     """How many of oneDNN the compiled program has."""
     fresh = jax.jit(lambda *a: function(*a))  # of the same function a trace would be remembered
-    return fresh.lower(*operands).compile().as_text().count('"__onednn$convolution"')
+    return fresh.lower(*operands).compile().as_text().count(CALL)
 
 
 @pytest.fixture
@@ -318,12 +322,11 @@ def test_a_closed_gate_leaves_all_to_lax(closed):
         assert not calls(ours, x, w)
 
 
-def test_the_environment_switches_it_off(monkeypatch):
-    monkeypatch.setenv("JDECONV_ONEDNN", "0")
-    spec = importlib.util.spec_from_file_location("jdeconv._onednn_again", _onednn.__file__)
-    again = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(again)
-    assert "JDECONV_ONEDNN=0" in again.unavailable()
+def test_the_environment_switches_it_off():
+    code = "from jdeconv import _onednn; print(_onednn.unavailable())"
+    environment = {**os.environ, "JDECONV_ONEDNN": "0"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "JDECONV_ONEDNN=0" in found.stdout
 
 
 # Where programs may hold the calls.
@@ -441,12 +444,80 @@ def test_a_compiled_program_is_serialised_without_it():
     def compiled():
         return jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2)).lower(x, w).compile()
 
+    assert CALL in compiled().as_text()  # what JAX has kept of it is not taken
     _onednn.use_onednn(False)
     try:
-        jax.clear_caches()
         program = compiled()
         stored = serialize_executable.serialize(program)
         again = serialize_executable.deserialize_and_load(*stored, execution_devices=jax.devices()[:1])
         np.testing.assert_array_equal(again(x, w), program(x, w))
     finally:
         _onednn.use_onednn(True)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The calls of oneDNN that were traced, in any thread."""
+    seen, call = [], _onednn._call
+    monkeypatch.setattr(_onednn, "_call", lambda *arguments: seen.append(1) or call(*arguments))
+    jax.clear_caches()  # of what other tests have traced
+    yield seen
+    _onednn.use_onednn(True)
+
+
+def upsampled(x, w):
+    return jdeconv.conv2d_transpose(x, w, None, 2)
+
+
+X, W, Y = (np.ones(shape, "float32") for shape in ((4, 16, 16, 32), (3, 3, 32, 32), (4, 32, 32, 32)))
+USES = {
+    "eager": lambda: functools.partial(upsampled, X, W),
+    "jit": lambda: functools.partial(jax.jit(upsampled), X, W),
+    "gradient": lambda: functools.partial(jax.jit(jax.grad(lambda x, w: upsampled(x, w).sum(), (0, 1))), X, W),
+    "eager gradient": lambda: functools.partial(jax.grad(lambda x, w: upsampled(x, w).sum(), (0, 1)), X, W),
+    "vjp taken before": lambda: functools.partial(jax.vjp(jax.jit(upsampled), X, W)[1], Y),
+    "linearized before": lambda: functools.partial(jax.linearize(jax.jit(upsampled), X, W)[1], X, W),
+    "scan": lambda: functools.partial(
+        jax.jit(lambda x, w: lax.scan(lambda c, _: (c, upsampled(c, w)), x, length=2)), X, W
+    ),
+}  # fmt: skip
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", USES)
+def test_the_switch_reaches_what_was_compiled_before(name, traced, caplog):
+    """Off it is compiled once more, without oneDNN; on again, it is what it was."""
+    call = USES[name]()
+    on = call()
+    before = len(traced)
+    assert before > 0
+    compiled = []
+    for enabled in (False, False, True, True):
+        _onednn.use_onednn(enabled)
+        with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+            caplog.clear()
+            found = call()
+            compiled.append(any("Finished XLA compilation" in message for message in caplog.messages))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4), found, on)
+    assert compiled == [True, False, False, False]
+    assert len(traced) == before
+    for got, first in zip(*map(jax.tree.leaves, (found, on)), strict=True):
+        np.testing.assert_array_equal(got, first)
+
+
+@needs_onednn
+def test_the_switch_holds_in_every_thread(traced):
+    program = jax.jit(upsampled)
+    text = lambda: program.lower(X, W).compile().as_text()  # noqa: E731
+
+    def in_thread():
+        with futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(text).result()
+
+    assert CALL in text()
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(jdeconv.use_onednn, False).result()
+    assert CALL not in text()
+    assert CALL not in in_thread()
+    jdeconv.use_onednn(True)
+    assert CALL in in_thread()

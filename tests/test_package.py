@@ -1,13 +1,21 @@
 """The package as installed: light to import, typed, nothing imported that was not asked for."""
 
+import ast
 import importlib.metadata
+import importlib.util
+import inspect
+import os
 import pathlib
 import re
 import statistics
 import subprocess
 import sys
 
+import pytest
+
 import jdeconv
+
+PACKAGE = pathlib.Path(jdeconv.__file__).parent
 
 
 def test_version():
@@ -46,3 +54,74 @@ def test_geometry_and_plan_need_no_jax():
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def visible(tree):
+    """The statements that a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "not TYPE_CHECKING":
+            yield from node.orelse
+        else:
+            yield node
+            yield from visible(node)
+
+
+def test_no_module_has_every_name_for_a_type_checker():
+    def made(source):
+        return {each.name for each in visible(ast.parse(source)) if isinstance(each, ast.FunctionDef)}
+
+    assert "__getattr__" in made("def __getattr__(name): ...")
+    assert [path.name for path in PACKAGE.rglob("*.py") if made(path.read_text()) & {"__getattr__"}] == ["_flax.py"]
+    assert "class _Lax" in (PACKAGE / "_flax.py").read_text()  # a stand-in of `jax.lax`, not a module
+
+
+def public():
+    """The signature of each function that users call, and of each class that has an `__init__` of its own: by name."""
+    for module in ("jdeconv", *(f"jdeconv.{name}" for name in jdeconv._MODULES)):
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as missing:  # a framework that is not installed
+            if missing.name.startswith("jdeconv"):
+                raise
+            continue
+        for name in dir(found):
+            each = getattr(found, name)
+            if name.startswith("_") or not getattr(each, "__module__", "").startswith(module):
+                continue  # of another module
+            if function := vars(each).get("__init__") if isinstance(each, type) else each:
+                yield f"{module}.{name}", inspect.signature(function)
+
+
+PUBLIC = dict(public())
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_no_public_signature_hides_arguments(name):
+    """Behind `*arguments` or `**options`, where a misspelt one would pass a type checker."""
+    kinds = {parameter.kind for parameter in PUBLIC[name].parameters.values()}
+    assert not kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}, PUBLIC[name]
+
+
+MISSPELT = """
+import jdeconv
+from flax import nnx
+
+jdeconv.conv2d_transposed
+jdeconv.patch().restored()
+jdeconv.lax.conv_transposed
+jdeconv.linen.ConvTranspose(6, (3, 3), paddding="SAME")
+jdeconv.nnx.ConvTranspose(4, 6, (3, 3), paddding="SAME", rngs=nnx.Rngs(0))
+jdeconv.equinox.ConvTranspose2d(4, 6, 3, paddding="SAME", key=0)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_a_type_checker_finds_what_is_misspelt(tmp_path):
+    pytest.importorskip("flax")
+    pytest.importorskip("equinox")
+    (tmp_path / "misspelt.py").write_text(MISSPELT)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "misspelt.py"]
+    environment = {**os.environ, "MYPYPATH": str(PACKAGE.parent)}
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
+    lines = {int(line) for line in re.findall(r"^misspelt\.py:(\d+): error", found, re.M)}
+    assert lines == {5, 6, 7, 8, 9, 10}, found

@@ -31,18 +31,8 @@ def restored():
     assert {name: getattr(lax, name) for name in ORIGINALS} == ORIGINALS
 
 
-def test_it_may_end_in_another_thread():
-    undo = jdeconv.patch()
-    undo.__enter__()
-    thread = threading.Thread(target=undo.restore)
-    thread.start()
-    thread.join()
-    assert "transposed_convolution" not in program(lambda x, w: lax.conv_transpose(x, w, (2, 2), "SAME"), X, W)
-
-
 def program(f, *operands):
-    """As it is traced now: JAX keeps what it traced of a function, so this is a new one."""
-    return str(jax.make_jaxpr(lambda *operands: f(*operands))(*operands))
+    return str(jax.make_jaxpr(f)(*operands))
 
 
 def routed(f, *operands):
@@ -227,13 +217,110 @@ def test_restored_within_its_block():
     assert not routed(transposed, X, W)
 
 
-def test_a_traced_function_stays_as_it_was():
-    before, under = jax.jit(lambda x, w: transposed(x, w)), jax.jit(lambda x, w: transposed(x, w))
-    assert not routed(before, X, W)
+@jax.custom_vjp
+def with_own_gradient(x, w):
+    return transposed(x, w)
+
+
+with_own_gradient.defvjp(lambda x, w: (transposed(x, w), (x, w)), lambda saved, y: jax.vjp(transposed, *saved)[1](y))
+
+# Each is traced once for a type of its operands, by JAX's caches of one kind or another.
+TRACED_BEFORE = {
+    "jit": jax.jit(transposed),
+    "jit within jit": jax.jit(lambda x, w: jax.jit(transposed)(x, w)),
+    "gradient": jax.grad(jax.jit(lambda x, w: transposed(x, w).sum())),
+    "vmap": jax.jit(jax.vmap(lambda x, w: transposed(x[None], w), (0, None))),
+    "scan": lambda x, w: lax.scan(lambda carry, _: (carry, transposed(x, w)), 0, length=2),
+    "cond": lambda x, w: lax.cond(x.sum() > 0, transposed, lambda x, w: 2 * transposed(x, w), x, w),
+    "while": lambda x, w: lax.fori_loop(0, 2, lambda _, x: transposed(x, w)[:, :5, :6, :4], x),
+    "checkpoint": jax.checkpoint(transposed),
+    "custom gradient": jax.grad(lambda x, w: with_own_gradient(x, w).sum()),
+}
+
+
+@pytest.mark.parametrize("name", TRACED_BEFORE)
+def test_a_function_that_was_traced_before_is_traced_anew(name):
+    f = TRACED_BEFORE[name]
+    assert not routed(f, X, W)
     with jdeconv.patch():
-        assert not routed(before, X, W)
-        assert routed(under, X, W)
-    assert routed(under, X, W)
+        assert routed(f, X, W)
+    assert not routed(f, X, W)
+    undo = jdeconv.patch()
+    assert routed(f, X, W)
+    assert in_thread(lambda: routed(f, X, W))
+    undo.restore()
+    assert not routed(f, X, W)
+
+
+@pytest.mark.parametrize("outer", [jax.jit, lambda f: f], ids=["traced", "eager"])
+def test_what_runs_follows_the_patch_and_is_compiled_once_for_each(outer):
+    traced = []
+
+    def f(x, w):
+        traced.append(jdeconv._settings.patched.value)
+        return transposed(x, w)
+
+    inner = jax.jit(f)
+    call = outer(lambda x, w: inner(x, w))
+    for _ in range(3):
+        call(X, W)
+        with jdeconv.patch():
+            call(X, W)
+            with jdeconv.patch():
+                call(X, W)
+        undo = jdeconv.patch()
+        call(X, W)
+        undo.restore()
+    assert traced == [False, True]
+    assert "transposed_convolution" not in names_of_operations(inner)
+    with jdeconv.patch():
+        assert "transposed_convolution" in names_of_operations(inner)
+
+
+def names_of_operations(jitted):
+    return jitted.lower(X, W).as_text(debug_info=True)
+
+
+def test_what_the_caller_holds_stays_as_it_was():
+    f = jax.jit(lambda x, w: transposed(x, w))
+    export = lambda: jax.export.export(f)(X, W).mlir_module_serialized  # noqa: E731
+    compiled, exported, (y, pull) = f.lower(X, W).compile(), export(), jax.vjp(f, X, W)
+    with jdeconv.patch():
+        np.testing.assert_array_equal(compiled(X, W), y)  # the same bits
+        assert not routed(pull, y)
+        assert routed(f, X, W)
+        under = export()
+        assert under != exported
+    assert export() == exported
+    with jdeconv.patch():
+        assert export() == under
+
+
+def test_without_jit_and_by_shape_alone():
+    f = jax.jit(lambda x, w: transposed(x, w))
+    shape = jax.eval_shape(f, X, W)
+    with jdeconv.patch():
+        assert jax.eval_shape(f, X, W) == shape
+        with jax.disable_jit():
+            y = f(X, W)
+    assert (y.shape, y.dtype) == (shape.shape, shape.dtype)
+
+
+def test_a_block_within_a_traced_function_is_for_what_it_holds():
+    inner = jax.jit(lambda x, w: transposed(x, w))
+
+    @jax.jit
+    def f(x, w):
+        before = inner(x, w)
+        with jdeconv.patch():
+            y = inner(x, w)
+        return before, y, inner(x, w)
+
+    for _ in range(2):  # traced, and found again
+        text = program(f, X, W)
+        assert text.count("conv_general_dilated[") == 1  # of `inner`, called twice
+        assert text.count("transposed_convolution[") == 1
+        assert not routed(inner, X, W)
 
 
 def test_a_name_taken_before_is_not_reached():
@@ -278,24 +365,84 @@ def test_with_is_for_its_thread_and_the_function_for_all():
     assert not seen()
 
 
-def test_tasks():
-    """Two tasks take turns, one of them under the patch."""
+def test_tasks_of_a_thread_share_a_block():
+    """Whichever leaves first; what the thread compiles under the patch is never taken for what it compiles without."""
+    f = jax.jit(lambda x, w: transposed(x, w))
+    inside = []
 
-    async def task(patched):
-        async def look():
-            for _ in range(3):
-                await asyncio.sleep(0)
-                assert routed(transposed, X, W) == patched
-
-        if not patched:
-            return await look()
+    async def task(turns):
         with jdeconv.patch():
-            await look()
+            inside.append(turns)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                assert routed(f, X, W)
+            inside.remove(turns)
 
-    async def both():
-        await asyncio.gather(task(True), task(False), task(True))
+    async def other():
+        for _ in range(6):
+            assert routed(f, X, W) == bool(inside)
+            await asyncio.sleep(0)
 
-    asyncio.run(both())
+    async def together():
+        await asyncio.gather(other(), task(3), task(1), task(4))
+
+    asyncio.run(together())
+    assert not routed(f, X, W)
+
+
+def test_a_generator_that_is_suspended_inside():
+    f = jax.jit(lambda x, w: transposed(x, w))
+
+    def suspended():
+        with jdeconv.patch():
+            yield routed(f, X, W)
+
+    one, other = suspended(), suspended()
+    assert next(one)
+    assert next(other)
+    one.close()
+    assert routed(f, X, W)
+    other.close()
+    assert not routed(f, X, W)
+
+
+def test_a_block_ends_in_its_own_thread():
+    f = jax.jit(lambda x, w: transposed(x, w))
+    patch = jdeconv.patch()
+    with patch:
+        in_thread(patch.restore)
+        in_thread(lambda: patch.__exit__(None, None, None))
+        assert routed(f, X, W)
+        assert not in_thread(lambda: routed(f, X, W))
+    assert not routed(f, X, W)
+
+
+def test_a_block_of_a_thread_that_has_ended_is_forgotten():
+    patch = jdeconv.patch()
+    for _ in range(3):
+        in_thread(patch.__enter__)
+    patch.__exit__(None, None, None)
+    assert lax.conv_transpose is not ORIGINALS["conv_transpose"]  # two are left
+    patch.restore()
+    assert lax.conv_transpose is ORIGINALS["conv_transpose"]
+
+
+def test_interceptors():
+    """As the docstring says: one that begins before the patch sees nothing, one that begins inside sees each call."""
+    seen = []
+
+    def interceptor(stood):
+        return lambda *arguments, **options: seen.append(1) or stood(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as tool:
+        tool.setattr(lax, "conv_general_dilated", interceptor(lax.conv_general_dilated))
+        with jdeconv.patch():
+            assert routed(lambda x, w: dilated(x, w), X, W)
+    assert seen == []
+    with jdeconv.patch(), pytest.MonkeyPatch.context() as tool:
+        tool.setattr(lax, "conv_general_dilated", interceptor(lax.conv_general_dilated))
+        assert routed(lambda x, w: dilated(x, w), X, W)
+    assert seen == [1]
 
 
 def test_many_threads_enter_and_leave():
