@@ -78,15 +78,15 @@ def digits_and_codes() -> tuple[Array, Array]:
     return pictures, (scores[:, :CODE] * len(flat) ** 0.5).astype(np.float32)
 
 
-def saved_and_read(model: Any, folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The weights of `model` by way of each kind of file: whose naming they follow, and by name."""
-    read = {}
+def saved_and_read(model: Any, folder: Path) -> dict[str, tuple[str, Any]]:
+    """The weights of `model` by way of each kind of file: whose naming they follow, and what holds them."""
+    read: dict[str, tuple[str, Any]] = {}
     for kind in ("keras", "h5"):
         path = folder / f"decoder.{kind}"
         model.save(path)
         read[f".{kind}"] = ("keras", {v.path: v for v in keras.saving.load_model(path, compile=False).weights})
     model.export(folder / "saved", verbose=False)
-    read["SavedModel"] = ("tf", {v.name: v for v in tf.saved_model.load(folder / "saved").variables})
+    read["SavedModel"] = ("tf", tf.saved_model.load(folder / "saved"))
     return read
 
 

@@ -3,8 +3,11 @@
 Libraries put functions of their own there for a while: quantisers, LoRA providers, profilers, `jdeconv.patch`. Our
 computations are traced when XLA compiles them and are kept by shape, so one traced through such a function would
 answer every later caller, too. Hence all modules of this package take `lax` and `jnp` from here.
+
+Some libraries (qwix) exchange the code of the function itself. What multiplies and sums is therefore a copy.
 """
 
+import functools
 import importlib
 import types
 from typing import TYPE_CHECKING, Any
@@ -30,6 +33,15 @@ def _imported(name: str) -> types.ModuleType | None:
         return None
 
 
+def _copied(function: Any) -> Any:
+    if not isinstance(function, types.FunctionType):
+        return function
+    code, names = function.__code__, function.__globals__
+    copy = types.FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
 if TYPE_CHECKING:
     import jax.numpy as jnp
     from jax import lax
@@ -40,3 +52,5 @@ else:
     _NUMPY = ("lax_numpy", "array_constructors", "array_creation", "einsum", "indexing", "reductions", "ufuncs")
     lax = _own(jax.lax, *(f"jax._src.lax.{name}" for name in _LAX), "jax._src.pjit")
     jnp = _own(jax.numpy, *(f"jax._src.numpy.{name}" for name in _NUMPY))
+    lax.conv_general_dilated, lax.dot_general = map(_copied, (lax.conv_general_dilated, lax.dot_general))
+    jnp.einsum = functools.partial(_copied(jnp.einsum), _dot_general=lax.dot_general)

@@ -15,11 +15,13 @@ class Layout(NamedTuple):
     """Whether a transposed convolution's taps run backwards, as in a convolution of the dilated input."""
     conv: str
     dense: str
+    depthwise: str | None = None
+    """A convolution with a group for each input channel, where it is laid out otherwise than with fewer groups."""
 
 
 LAYOUTS = {
-    "tf": Layout("* o gi", False, "* i go", "i o"),
-    "keras": Layout("* o gi", False, "* i go", "i o"),
+    "tf": Layout("* o gi", False, "* i go", "i o", "* gi o"),
+    "keras": Layout("* o gi", False, "* i go", "i o", "* gi o"),
     "torch": Layout("gi o *", False, "go i *", "o i"),
     "onnx": Layout("gi o *", False, "go i *", "o i"),
     "flax": Layout("* i go", True, "* i go", "i o"),
@@ -51,14 +53,26 @@ def ends(axes: str, ndim: int) -> list[str]:
 
 def moved(array: Any, source: str, target: str, groups: int, flip: bool) -> Any:
     """`array`, whose axes `source` names, with the axes that `target` names."""
-    sizes: dict[str, int] = {}  # of each letter, in the order of `source`
-    for axis, size in zip(ends(source, array.ndim), array.shape, strict=True):
-        sizes |= {"g": groups, axis[1]: size // groups} if len(axis) == 2 else {axis: size}
+    sizes = _sizes(array.shape, source, groups)
     axes = ends(target, array.ndim)
     letters = list(sizes)
     apart = array.reshape(tuple(sizes.values())).transpose([letters.index(letter) for letter in "".join(axes)])
-    whole = apart.reshape([math.prod(sizes[letter] for letter in axis) for axis in axes])
+    whole = apart.reshape(moved_shape(array.shape, source, target, groups))
     return whole[tuple(slice(None, None, -1 if flip and axis.isdecimal() else None) for axis in axes)]
+
+
+def moved_shape(shape: tuple[int, ...], source: str, target: str, groups: int) -> tuple[int, ...]:
+    """The shape of `moved`'s result."""
+    sizes = _sizes(shape, source, groups)
+    return tuple(math.prod(sizes[letter] for letter in axis) for axis in ends(target, len(shape)))
+
+
+def _sizes(shape: tuple[int, ...], source: str, groups: int) -> dict[str, int]:
+    """The size of each letter, in the order of `source`."""
+    sizes: dict[str, int] = {}
+    for axis, size in zip(ends(source, len(shape)), shape, strict=True):
+        sizes |= {"g": groups, axis[1]: size // groups} if len(axis) == 2 else {axis: size}
+    return sizes
 
 
 def groups_of(shape: tuple[int, ...], source: str, wanted: tuple[int, ...], target: str) -> int:

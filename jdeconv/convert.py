@@ -1,17 +1,16 @@
 """Kernels and parameter trees from one library's layout to another's."""
 
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from . import _trees
+from . import _tree_moves, _tree_pairs, _tree_patterns, _trees
 from ._arguments import integer, shown
+from ._arrays import array as as_array
 from ._errors import blames_caller, refusal
-from ._jax_operations import jnp
-from ._layouts import Layout, ends, groups_of, layout_named, moved
+from ._layouts import ends, layout_named, moved
 from ._operands import described
 
 
@@ -56,7 +55,7 @@ def kernel(kernel: Any, source: str = "torch", target: str = "tf", groups: int =
     Semantics: each library's own layer, by its outputs (`tests/test_convert.py`).
     """
     old, new = (layout_named(name, value) for name, value in (("source", source), ("target", target)))
-    array = _array("kernel", kernel)
+    array = as_array("kernel", kernel)
     if array.ndim < 3:
         raise refusal(
             ValueError,
@@ -92,8 +91,10 @@ def tree(
     source: str = "torch",
     target: str = "flax",
     *,
-    names: _trees.Names = None,
+    names: _tree_pairs.Names = None,
     transposed: bool | Collection[str] | None = None,
+    ignore: Collection[str] = (),
+    copy: Mapping[str, str] | Collection[str] = (),
 ) -> Any:
     """A model's parameters, kept by one library, in the place of another library's.
 
@@ -104,21 +105,32 @@ def tree(
     |---|---|
     | `'torch'` | `module.state_dict()`, `torch.load(path, weights_only=True)` |
     | `'keras'` | `{v.path: v for v in keras.saving.load_model(path).weights}` |
-    | `'tf'` | `{v.name: v for v in tf.saved_model.load(path).variables}` |
-    | `'onnx'` | `{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}` |
+    | `'tf'` | `{v.name: v for v in variables}`; as `tree`, also `tf.saved_model.load(path)` or a `tf.Module` |
+    | `'onnx'` | `{t.name: onnx.numpy_helper.to_array(t) for t in initializers}`; as `tree`, also `onnx.load(path)` |
     | `'flax'`, `'flax_transposed'` | linen's variables (or `variables['params']`), an nnx module or its `nnx.state` |
     | `'equinox'` | a module, or the pair (module, state) where it has batch norms |
     | `'haiku'` | the parameters, or `{'params': parameters, 'state': state}` |
 
     Which leaf is what:
 
-    - A layer is the leaves with one path up to the leaf's name, and is called by that path, joined by `/`.
-    - 1-D leaves (biases, scales and offsets of norms, their running means and variances) keep their values; Equinox's
-      biases have spatial dimensions of 1 beside.
+    - A layer is the leaves with one path up to the leaf's name. The path, joined by `/`, is the layer's name; the
+      layer at the root is called `''`.
+    - 1-D leaves (biases, scales and offsets of norms, running means and variances, slopes of a PReLU) keep their
+      values; Equinox's biases have dimensions of 1 beside.
     - A `kernel`, `weight` or `w` of two dimensions is a dense layer's, or an `embeddings` table, as either name says.
-    - One of more dimensions is a convolution's, or a transposed one's, as the class of the layer says (of an Equinox or
-      nnx module), else `transposed`, else the last word of its name in either tree, such as `ConvTranspose_0`,
-      `conv2d_transpose` or `Conv_0`.
+    - One of more dimensions is a convolution's. Whether the convolution is transposed, `transposed` says; else the
+      class of the layer, where either tree has modules of Flax's nnx or of Equinox, or the node of an ONNX model; else
+      the shapes, where only one of the two fits. Where both fit and differ, an error asks for `transposed`: a name
+      alone decides nothing.
+    - Keras's and TensorFlow's depthwise kernels `[*k, in, multiplier]` become kernels of `in` groups, and back.
+    - PyTorch's weight norm (`weight_g` and `weight_v`, or a parametrization's `original0` and `original1`) is computed:
+      `tree`'s becomes the kernel that it makes. Spectral norm, other parametrizations, and WeightNorm of Flax and
+      Equinox are refused.
+    - An ONNX model's nodes say what its initialisers are. A layer has the name of the PyTorch module, as the
+      initialisers or the exporter's notes say it. The exporters fold a batch norm into the convolution before it:
+      then `like` has a convolution with a bias, and no norm.
+    - TensorFlow's variables of optimizers (`Adam/...`, `iterations`) are skipped. A SavedModel's variables have their
+      own names where those are paths and differ, else the attributes that lead to them.
 
     Not moved: the rows of a dense layer that follows a flattened image or precedes one, whose order differs between
     channels first and last. And what is no parameter, such as a norm's epsilon and momentum.
@@ -131,7 +143,12 @@ def tree(
       names: which layer of `tree` is which of `like`: a mapping or function of names. Layers that a mapping lacks, and
         all by default, have the same name in both, apart from what all names of a tree begin with.
       transposed: True if all convolutions are transposed, False if none is, or `fnmatch` patterns of the names in
-        `tree` of those that are. None (default): as names say.
+        `tree` of those that are. None (default): as classes, nodes and shapes say.
+      ignore: `fnmatch` patterns of leaves of `tree` to leave out. A leaf's name is its whole path, joined by `/`:
+        `'lstm/weight_ih_l0'`, `'lstm/*'`. Default: none.
+      copy: leaves that are copied as they are, with equal shapes, whatever their names: a mapping of leaves of `tree`
+        to leaves of `like`, or patterns of leaves of `tree` that have the same path in `like`, apart from what all
+        paths of a tree begin with. Default: none.
 
     Returns:
       `like` with the values of `tree`, in the dtypes of `like`. Groups are as the shapes say. Haiku's and Equinox's
@@ -139,73 +156,30 @@ def tree(
 
     Raises:
       ValueError: by name, a leaf that is none of the above, a layer that only one of the two has, a convolution of
-        which it isn't known whether it is transposed, or shapes that don't fit.
+        which it isn't known whether it is transposed, a class that contradicts `transposed` or another class, shapes
+        that don't fit, or a pattern that matches nothing.
 
     Example:
       >>> import numpy as np
-      >>> state_dict = {"up.weight": np.ones((8, 3, 4, 4)), "up.bias": np.zeros(3)}
+      >>> state_dict = {"up.weight": np.ones((8, 3, 4, 4)), "up.bias": np.zeros(3), "steps": np.array(7)}
       >>> variables = {"params": {"up": {"kernel": np.empty((4, 4, 8, 3)), "bias": np.empty(3)}}}
-      >>> tree(state_dict, variables, "torch", "flax", transposed=True)["params"]["up"]["kernel"].shape
+      >>> tree(state_dict, variables, "torch", "flax", ignore=["steps"])["params"]["up"]["kernel"].shape
       (4, 4, 8, 3)
 
-    Semantics: models in each library with the same outputs (`tests/test_convert_tree.py`).
+    Semantics: models in each library with the same outputs (`tests/test_convert_tree.py` and its neighbours).
     """
-    layouts = {"source": layout_named("source", source), "target": layout_named("target", target)}
-    old, new = _trees.read("tree", tree, source), _trees.read("like", like, target)
-    _trees.check_patterns(old, transposed)
+    layouts = layout_named("source", source), layout_named("target", target)
+    old, new = _trees.opened("tree", tree, source), _trees.opened("like", like, target)
+    left_out = _tree_patterns.ignored(old, ignore)
+    copied = _tree_patterns.copied(old, new, copy, left_out)
+    copies = _tree_patterns.copies(old, new, copied)
+    _trees.read(old, {*left_out, *copied.values()})
+    _trees.read(new, copied)
+    _tree_patterns.check_transposed(old, transposed)
+    pairs = _tree_pairs.paired(old, new, names)
+    moves = _tree_moves.moves(pairs, *layouts, transposed)
     values = {}
-    for name, taker in _trees.paired(old, new, names):
-        giving, taking = old.layers[name], new.layers[taker]
-        kind = _trees.kind(giving, taking, transposed)
-        _trees.check_roles(giving, taking)
-        values[taker] = {role: _fitted(giving.leaves[role], taking, role, kind, **layouts) for role in taking.roles}
-    return _trees.filled(new, values)
-
-
-def _array(argument: str, value: Any) -> Any:
-    """A JAX array, or else a NumPy one."""
-    if isinstance(value, jax.Array):
-        return value
-    if hasattr(value, "__jax_array__"):
-        return value.__jax_array__()
-    given = value
-    if hasattr(value, "detach"):  # a PyTorch tensor
-        value = value.detach().cpu()
-        bfloat16 = str(value.dtype) == "torch.bfloat16"  # which its .numpy() doesn't know
-        value = value.float().numpy().astype(jnp.bfloat16) if bfloat16 else value.numpy()
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError):  # lists of unequal lengths
-        array = np.asarray(None)
-    if array.dtype == object or array.dtype.kind in "SU":
-        raise refusal(
-            TypeError,
-            argument,
-            described(given),
-            "not an array",
-            "expected an array of numbers",
-            "Pass an array of NumPy, JAX or PyTorch.",
-        )
-    return array
-
-
-def _fitted(value: Any, layer: _trees.Layer, role: str, kind: str, *, source: Layout, target: Layout) -> Any:
-    """A leaf's value in the shape that `layer` has for this role."""
-    wanted, array = tuple(layer.leaves[role].shape), _array("tree", value)
-    fitted = array
-    if role == "weight" and kind in ("conv", "conv_transpose", "dense") and array.ndim == len(wanted):
-        old, new = getattr(source, kind), getattr(target, kind)
-        flip = kind == "conv_transpose" and source.flipped != target.flipped
-        fitted = moved(array, old, new, groups_of(array.shape, old, wanted, new), flip)
-    elif max(array.shape, default=1) == array.size and max(wanted, default=1) == math.prod(wanted) == array.size:
-        fitted = array.reshape(wanted)  # 1-D, with or without the dimensions of 1 that Equinox's biases have
-    if fitted.shape != wanted:
-        raise refusal(
-            ValueError,
-            "tree",
-            described(array),
-            f"its {kind} {role} doesn't fit like's layer {layer.name!r}",
-            f"expected what becomes {list(wanted)}, not {list(fitted.shape)}",
-            "Check names, transposed, source and target.",
-        )
-    return fitted
+    for (giving, taking), move in zip(pairs, moves, strict=True):
+        _tree_pairs.check_roles(giving, taking, old.graph)
+        values[taking.name] = {role: _tree_moves.value(giving, taking, role, move, *layouts) for role in taking.roles}
+    return _trees.filled(new, values, copies)

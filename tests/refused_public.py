@@ -354,6 +354,16 @@ ROWS = {
         "transposed a number": dict(transposed=1),
         "transposed of numbers": dict(transposed=[1]),
         "transposed that matches nothing": dict(transposed=["down*"]),
+        "ignore a string": dict(ignore="up/*"),
+        "ignore of numbers": dict(ignore=[1]),
+        "ignore a mapping": dict(ignore={"up/bias": "up/bias"}),
+        "ignore that matches nothing": dict(ignore=["down/*"]),
+        "copy a string": dict(copy="up/bias"),
+        "copy of numbers": dict(copy={"up/bias": 1}),
+        "copy that matches nothing": dict(copy=["down/*"]),
+        "copy of no leaf": dict(copy={"up/gain": "up/bias"}),
+        "copy to no leaf": dict(copy={"up/bias": "up/gain"}),
+        "copy of another shape": dict(copy={"up/bias": "up/kernel"}, ignore=["up/weight"]),
     },
     **{
         name: {

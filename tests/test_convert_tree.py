@@ -324,14 +324,15 @@ REFUSED = {
     ),
     "leaf unknown": (
         lambda: convert.tree({"lstm.weight_ih_l0": np.zeros((4, 4))}, LIKE),
-        "tree={'lstm/weight_ih_l0': ...}: not a leaf of torch's convolutions, dense layers, norms and embeddings; "
-        "expected a layer's 'weight', 'bias', 'running_mean', 'running_var' or 'num_batches_tracked'. "
-        "Leave it out, and convert it yourself.",
+        "tree={'lstm/weight_ih_l0': ...}: not a leaf of torch's convolutions, dense layers, norms, embeddings and "
+        "PReLUs; expected a layer's 'weight', 'bias', 'running_mean' or 'running_var'. Leave it out: "
+        "ignore=['lstm/weight_ih_l0']; or fill a leaf of like as it is: copy={'lstm/weight_ih_l0': 'leaf of like'}.",
     ),
     "transposed or not": (
-        lambda: convert.tree(UP, LIKE),
-        "transposed=None: nothing says whether the convolution 'up' is transposed; expected True, False, or patterns "
-        "of the names of those that are. Pass transposed=True if all are, or transposed=['up', ...].",
+        lambda: convert.tree(flat(up=layer((3, 3, 2, 2))), {"up": {"kernel": np.zeros((2, 2, 3, 3))}}),
+        "transposed=None: shapes and classes don't say whether 'up' is a transposed convolution, and a name is no "
+        "evidence; expected True, False, or patterns of the names of those that are. "
+        "Pass transposed=True if all are, False if none is, or a list such as transposed=['up'].",
     ),
     "a pattern of nothing": (
         lambda: convert.tree(UP, LIKE, transposed=["down*"]),
@@ -366,11 +367,12 @@ REFUSED = {
     "a layer that nobody takes": (
         lambda: convert.tree(UP | flat(out=layer((4, 3))), LIKE, transposed=True),
         "names={'out': 'out'}: like has no layer 'out'; expected 'up'. "
-        "Say in names which layer of tree is which of like.",
+        "Say in names which layer of tree is which of like, or leave the layer out: ignore=['out/*'].",
     ),
     "a layer that nobody gives": (
         lambda: convert.tree(UP, LIKE | {"out": {"kernel": np.zeros((4, 3))}}, transposed=True),
-        "tree=layers 'up': none is for like's layer 'out'; expected one for each. Add it to tree, or name it in names.",
+        "tree=layers 'up': none is for like's layer 'out'; expected one for each. "
+        "Add it to tree, name it in names, or fill its leaves with copy.",
     ),
     "a name that tree lacks": (
         lambda: convert.tree(UP, LIKE, names={"down": "up"}),

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 # Into so many strips are positions split that are added up.
 STRIPS = 8  # depthwise 64 on 4, 32x32, k 4, s 2: 0.44 ms; 1 strip 1.04, 4 strips 0.46, 16 strips 0.52
-# So many taps share a loop, since XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in loops
-# of 8 taps; with all 81 products in memory 25 ms, most of which the system takes for new pages.
+# So many taps share a loop, since XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in
+# loops of 8 taps; with all 81 products in memory 25 ms, most of which the system takes for new pages.
 TOGETHER = 8
 # Up to so many terms of depthwise kernels, on as many channels as a vector register holds, are padded one by one in
 # the loop that sums them: 64 on 4, 32x32, k 4, s 2: 0.15 ms, not 0.3; of more, LLVM tests each element for the ends.
