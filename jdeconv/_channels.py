@@ -7,7 +7,7 @@ import numpy as np
 
 from ._geometry import Geometry
 from ._jax_operations import jnp
-from ._operator import solve
+from ._operator import solve, unfolded
 from ._sharding import Dimension, channels, on_mesh
 
 
@@ -19,13 +19,14 @@ def transpose_conv(
     `parameters` are those of `solve`. On a mesh with explicit axes the batch and the spatial dimensions are split as
     those of x are, channels as those of w's outputs, where there are groups as those of x and of w.
     """
+    given = x, w
     batch, in_channels, group_outputs = x.shape[0], x.shape[channel_axis], w.shape[-2]
 
     def compute(x: jax.Array, w: jax.Array) -> jax.Array:
         grouped = (groups, in_channels // groups)
         x = jnp.moveaxis(x, channel_axis, -1).reshape(batch, *geometry.input, *grouped)
         w = w.reshape(*geometry.kernel, group_outputs, *grouped)
-        y = solve("output", geometry, input=x, kernel=w, **parameters)
+        y = solve("output", geometry, input=unfolded(x, *given), kernel=w, **parameters)
         return jnp.moveaxis(y.reshape(batch, *geometry.output, groups * group_outputs), -1, channel_axis)
 
     sizes: list[Any] = [batch, *geometry.output]

@@ -17,7 +17,7 @@ from ._errors import refusal
 from ._geometry import Geometry, Undecidable, at_least_zero, holds
 from ._jax_operations import jnp, lax
 from ._operands import described, dtype_of, kind_of
-from ._operator import solve
+from ._operator import solve, unfolded
 from ._sharding import Dimension, channels, on_mesh
 from ._unreachable import undecided
 
@@ -94,7 +94,7 @@ class Operands:
 
         def compute(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
             x = lhs.transpose(batch_axis, *spatial, channel_axis)
-            x = x.reshape(batch, *geometry.input, groups, into // groups)
+            x = unfolded(x.reshape(batch, *geometry.input, groups, into // groups), self.lhs, self.rhs)
             w = self._operators_kernel(rhs)
             w = w.reshape(*geometry.kernel, *w.shape[-3:])
             y = solve("output", geometry, input=x, kernel=w, dtype=dtype, precision=precision, method=method)

@@ -48,9 +48,11 @@ if TYPE_CHECKING:
 
     __all__ = ["jnp", "lax"]
 else:
-    _LAX = ("lax", "slicing", "convolution", "parallel", "control_flow")
-    _NUMPY = ("lax_numpy", "array_constructors", "array_creation", "einsum", "indexing", "reductions", "ufuncs")
-    lax = _own(jax.lax, *(f"jax._src.lax.{name}" for name in _LAX), "jax._src.pjit")
-    jnp = _own(jax.numpy, *(f"jax._src.numpy.{name}" for name in _NUMPY))
+    _LAX = tuple(f"jax._src.lax.{name}" for name in ("lax", "slicing", "convolution", "parallel", "control_flow"))
+    _NUMPY = tuple(
+        f"jax._src.numpy.{name}"
+        for name in ("lax_numpy", "array_constructors", "array_creation", "einsum", "indexing", "reductions", "ufuncs")
+    )
+    lax, jnp = _own(jax.lax, *_LAX, "jax._src.pjit"), _own(jax.numpy, *_NUMPY)
     lax.conv_general_dilated, lax.dot_general = map(_copied, (lax.conv_general_dilated, lax.dot_general))
     jnp.einsum = functools.partial(_copied(jnp.einsum), _dot_general=lax.dot_general)

@@ -61,6 +61,16 @@ def solve(
     )
 
 
+def unfolded(operand: jax.Array, *given: jax.Array) -> jax.Array:
+    """`operand`, made of one of the arrays that were given.
+
+    Where a program's constants are all that was given, XLA would fold the operator, for up to a minute. A barrier keeps
+    it from knowing this operand.
+    """
+    known = isinstance(operand, Tracer) and not any(isinstance(array, Tracer) for array in given)
+    return lax.optimization_barrier(operand) if known else operand
+
+
 def _operands(result: str) -> tuple[str, str]:
     first, second = (role for role in LETTERS if role != result)
     return first, second
