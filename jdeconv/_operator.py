@@ -19,9 +19,8 @@ from ._errors import blames_caller, refusal
 from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._jax import (
-    Primitive,
+    BilinearPrimitive,
     defbilinear,
-    jet_knows,
     lowered,
     primitive_batchers,
     program_of,
@@ -36,7 +35,7 @@ from ._problem import Problem
 LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
 COMPUTES = {"output": "transpose_conv", "input": "input_grad", "kernel": "kernel_grad"}
 
-transposed_convolution_p = Primitive("transposed_convolution")
+transposed_convolution_p = BilinearPrimitive("transposed_convolution")
 
 
 def solve(
@@ -54,7 +53,6 @@ def solve(
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
     if method != _plan.AUTO:  # one that can't do this case says so now, not when it is lowered
         _plan.choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
-    jet_knows(transposed_convolution_p)
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -105,6 +103,11 @@ def problem_of(a: Any, b: Any, geometry: Geometry, result: str, dtype: Any) -> P
     with jax.numpy_dtype_promotion("standard"):
         wide = functools.reduce(jax.numpy.promote_types, (a.dtype, b.dtype, dtype))
     return Problem(geometry, result, sizes["n"], sizes["g"], sizes["i"], sizes["o"], np.dtype(wide).name)
+
+
+@transposed_convolution_p.def_flops
+def _flops(a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, **parameters: Any) -> Any:
+    return problem_of(a, b, geometry, result, dtype).flops
 
 
 @transposed_convolution_p.def_abstract_eval
@@ -177,6 +180,7 @@ def _compute(
     dtype: Any,
     precision: Any,
     method: str,
+    engine: type[Engine] = Engine,
 ) -> jax.Array:
     shape = _shape(a, b, geometry, result)
     if geometry.empty or any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
@@ -197,9 +201,14 @@ def _compute(
     name = engine_for(problem) if onednn else "xla"
     choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
+    running = engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
     with jax.numpy_rank_promotion("allow"):  # inside, ranks differ on purpose
-        return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
+        return compute(a.astype(common), b.astype(common), geometry, running).astype(dtype)
+
+
+def by_lax(engine: type[Engine], a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
+    """An equation's result by `jax.lax`'s operations, the same on every platform; `engine` runs its convolutions."""
+    return _compute("other", False, a, b, **(parameters | {"method": "lax", "engine": engine}))
 
 
 @blames_caller
