@@ -2,20 +2,22 @@
 
 import functools
 import weakref
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
 from jax import lax
 
 from ._errors import blames_caller, refusal
 from ._formulations import Engine
+from ._formulations.blocks import pad
 from ._jax import eval_jaxpr, inlined, is_program, with_equations, with_rules
 from ._operands import described
 from ._operator import by_lax, transposed_convolution_p
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+Pairs: TypeAlias = Sequence[tuple[Any, Any]]
 
 
 @blames_caller
@@ -38,7 +40,8 @@ def to_lax(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
     Returns: a function of the same arguments with the same results, up to rounding. Whatever its `method`, a transposed
       convolution becomes one `jax.lax.conv_general_dilated` with `lhs_dilation`, channels last, and a kernel
-      `[*k, in / groups, out]`.
+      `[*k, in / groups, out]`. Where its two ends are not cut alike, a slice does the cutting, for TensorFlow's
+      converter to TFLite misreads such pads.
 
     Raises:
       TypeError: `function` is not callable.
@@ -106,7 +109,7 @@ def _in_lax(program: Any) -> Any:
 
 def _equations(equation: Any) -> list[Any]:
     if equation.primitive is transposed_convolution_p:
-        return inlined(functools.partial(by_lax, _ChannelsLast, **equation.params), equation)
+        return inlined(functools.partial(by_lax, _ForTools, **equation.params), equation)
     changed = {name: _parameter(value) for name, value in equation.params.items()}
     changed |= with_rules(equation, _parameter, _replacing)
     if all(changed[name] is value for name, value in equation.params.items()):
@@ -129,22 +132,45 @@ def _parameter(value: Any) -> Any:
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
-class _ChannelsLast(Engine):
-    """Convolutions in the one layout that every tool knows: `NHWC`, kernels `HWIO`, and of other ranks alike."""
+class _ForTools(Engine):
+    """Convolutions as tools translate them: channels last (`NHWC`, kernels `HWIO`, other ranks alike), plain pads."""
 
     def conv(
         self, lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.ConvDimensionNumbers, **arguments: Any
     ) -> jax.Array:
         images, kernels, results = dimension_numbers
         rank = lhs.ndim - 2
-        first, last, spatial = 0, rank + 1, tuple(range(1, rank + 1))
-        y = super().conv(
-            lax.transpose(lhs, (images[0], *images[2:], images[1])),
-            lax.transpose(rhs, (*kernels[2:], kernels[1], kernels[0])),
-            dimension_numbers=lax.ConvDimensionNumbers(
-                (first, last, *spatial), (rank + 1, rank, *range(rank)), (first, last, *spatial)
-            ),
-            **arguments,
-        )
-        places = dict(zip(results, (first, last, *spatial), strict=True))
+        lhs = lax.transpose(lhs, (images[0], *images[2:], images[1]))
+        rhs = lax.transpose(rhs, (*kernels[2:], kernels[1], kernels[0]))
+        cuts: Pairs = []
+        if strides := arguments.get("lhs_dilation"):
+            extents = [(k - 1) * d + 1 for k, d in zip(rhs.shape, arguments["rhs_dilation"], strict=False)]
+            arguments["padding"], cuts = _plain(arguments["padding"], extents, strides)
+        last = (0, rank + 1, *range(1, rank + 1))
+        numbers = lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last)
+        y = _cut(super().conv(lhs, rhs, dimension_numbers=numbers, **arguments), cuts)
+        places = dict(zip(results, last, strict=True))
         return lax.transpose(y, [places[axis] for axis in range(rank + 2)])
+
+
+def _plain(padding: Pairs, extents: Sequence[int], strides: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Pads that are read as they are meant, and what is then to be cut off at both ends (where negative, added).
+
+    TensorFlow 2.21's converter to TFLite guesses the pads of a transposed convolution from its sizes. Where the ends
+    are not cut alike its results are wrong (k 3, s 2: 'SAME', and PyTorch's padding of 1). It is right where nothing is
+    cut, and where both ends are cut alike to as many outputs for each input as the stride.
+    """
+    cuts = [(e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, padding, strict=True)]
+    same = all(low == high and low + high == e - s for (low, high), e, s in zip(cuts, extents, strides, strict=True))
+    if max(strides) == 1 or same:
+        return padding, []
+    return [(e - 1, e - 1) for e in extents], cuts
+
+
+def _cut(y: jax.Array, cuts: Pairs) -> jax.Array:
+    """Of the dimensions after the first."""
+    starts, ends = ([0, *(max(pair[side], 0) for pair in cuts), 0] for side in (0, 1))
+    if any((*starts, *ends)):
+        y = lax.slice(y, starts, [size - end for size, end in zip(y.shape, ends, strict=True)])
+    added = [(max(-low, 0), max(-high, 0)) for low, high in cuts]
+    return pad(y, added) if any(map(any, added)) else y
