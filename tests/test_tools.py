@@ -6,6 +6,7 @@ Exporters and counters of others see it through `to_lax`: ONNX, TFLite, Flax's t
 import importlib
 import subprocess
 import sys
+import warnings
 
 import chex
 import jax
@@ -240,3 +241,102 @@ def test_flaxs_table_counts_flops():
     flops, vjp_flops = (int(cell) for cell in row.split("│")[5:7])
     assert flops == pytest.approx(2 * 4 * 16 * 16 * 16 * 64 * 64, rel=0.15)
     assert vjp_flops == pytest.approx(3 * flops, rel=0.1)
+
+
+# Exporters
+
+IMAGES = np.random.default_rng(2).standard_normal((1, 8, 6, 4)).astype(np.float32)
+
+
+def kernel(*shape):
+    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+
+
+def layer(size, *arguments, **options):
+    return lambda x: jdeconv.conv2d_transpose(x, kernel(size, size, 5, 4), *arguments, **options)
+
+
+def torch_layer(size, **options):
+    return lambda x: jdeconv.torch.conv_transpose2d(x.transpose(0, 3, 1, 2), kernel(4, 5, size, size), **options)
+
+
+ONE, CUT, MORE = ["TRANSPOSE_CONV"], ["TRANSPOSE_CONV", "SLICE"], ["TRANSPOSE_CONV", "PAD"]
+EXPORTED = {
+    "k 4, s 2, SAME": (layer(4, None, 2), ONE),
+    "k 2, s 2, SAME": (layer(2, None, 2), ONE),
+    "k 3, s 2, SAME": (layer(3, None, 2), CUT),
+    "k 5, s 2, VALID": (layer(5, None, 2, "VALID"), ONE),
+    "an odd size": (layer(3, (1, 15, 11, 5), 2), CUT),
+    "a pad at one end": (layer(4, (1, 17, 13, 5), 2, [[0, 0], [0, 1], [0, 1], [0, 0]]), CUT),
+    "k 2, s 3, SAME": (layer(2, None, 3), MORE),
+    "strides 1 and 2": (layer(3, None, (1, 2)), CUT),
+    "s 1": (layer(3, None, 1), ["CONV_2D"]),
+    "PyTorch's k 4, s 2, p 1": (torch_layer(4, stride=2, padding=1), ONE),
+    "PyTorch's k 3, s 2, p 1": (torch_layer(3, stride=2, padding=1), CUT),
+    "PyTorch's k 3, s 2, p 1, op 1": (torch_layer(3, stride=2, padding=1, output_padding=1), CUT),
+    "one dimension": (lambda x: jdeconv.conv1d_transpose(x.reshape(8, 6, 4), kernel(4, 5, 4), None, 2), ONE),
+}
+
+
+@pytest.fixture(scope="module")
+def tflite():
+    tensorflow = peer("tensorflow") or pytest.skip("TensorFlow is not installed")
+
+    def run(function, x):
+        from jax.experimental import jax2tf
+
+        traced = tensorflow.function(jax2tf.convert(function), autograph=False)
+        concrete = traced.get_concrete_function(tensorflow.TensorSpec(x.shape, x.dtype))
+        model = tensorflow.lite.TFLiteConverter.from_concrete_functions([concrete], traced).convert()
+        with warnings.catch_warnings(action="ignore"):  # LiteRT has the same interpreter
+            interpreter = tensorflow.lite.Interpreter(model_content=model)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        names = [operation["op_name"] for operation in interpreter._get_ops_details()]
+        y = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        return [name for name in names if name not in ("DELEGATE", "TRANSPOSE", "RESHAPE")], y
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_tflite(name, tflite):
+    function, wanted = EXPORTED[name]
+    operations, y = tflite(to_lax(function), IMAGES)
+    assert operations == wanted
+    np.testing.assert_allclose(y, function(IMAGES), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def onnx():
+    jax2onnx, runtime = (
+        peer(module) or pytest.skip(f"{module} is not installed") for module in ("jax2onnx", "onnxruntime")
+    )
+
+    def run(function, x):
+        model = jax2onnx.to_onnx(function, [jax.ShapeDtypeStruct(x.shape, x.dtype)])
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {session.get_inputs()[0].name: x})
+        return [node.op_type for node in model.graph.node], y
+
+    return run
+
+
+GROUPED = lambda x: jdeconv.conv2d_transpose(x, kernel(4, 4, 3, 4), (1, 16, 12, 6), 2)  # noqa: E731
+TO_ONNX = {
+    **{name: function for name, (function, _) in EXPORTED.items()},
+    "groups": GROUPED,
+    "dilated": layer(3, None, 2, dilations=(1, 2)),
+    "gradient": jax.grad(lambda x: (layer(4, None, 2)(x) ** 2).sum()),
+}
+
+
+@pytest.mark.parametrize("name", TO_ONNX)
+def test_onnx(name, onnx):
+    operations, y = onnx(to_lax(TO_ONNX[name]), IMAGES)
+    expected = ["Conv"] if name == "s 1" else ["ConvTranspose", "Conv"] if name == "gradient" else ["ConvTranspose"]
+    assert [operation for operation in operations if "Conv" in operation] == expected
+    np.testing.assert_allclose(y, TO_ONNX[name](IMAGES), rtol=1e-4, atol=1e-4)
