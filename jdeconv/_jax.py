@@ -4,6 +4,7 @@ Where there is a public way it is the second choice, being slower to import (`ja
 what only makes errors and profiles more readable may be missing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -228,7 +229,7 @@ def inlined(compute: Callable[..., jax.Array], equation: Any) -> list[Any]:
         constant = varying(result.aval) - varying(jax.typeof(y))
         return jax.lax.pcast(y, tuple(sorted(constant)), to="varying") if constant else y
 
-    with equation.ctx.manager:
+    with equation.ctx.manager, _in_shard_map(varying(result.aval)):
         program = jax.make_jaxpr(computed)(*(operand.aval for operand in equation.invars)).jaxpr
     place = dict(zip([*program.invars, *program.outvars], [*equation.invars, result], strict=True))
     source = equation.source_info
@@ -240,6 +241,20 @@ def inlined(compute: Callable[..., jax.Array], equation: Any) -> list[Any]:
         )
         for inner in program.eqns
     ]
+
+
+@contextlib.contextmanager
+def _in_shard_map(axes: frozenset[str]) -> Iterator[None]:
+    """As inside `shard_map`, where values vary over these axes: only there are constants cast to vary too."""
+    if not axes:
+        yield
+        return
+    sizes = jax.sharding.get_abstract_mesh().shape
+    with (
+        _needed("jax._src.core.extend_axis_env_nd")([(axis, sizes[axis]) for axis in axes]),
+        _needed("jax._src.config._check_vma")(True),
+    ):
+        yield
 
 
 # Rules that a program holds as functions: those that return programs, and those that compute.
