@@ -12,6 +12,7 @@ from ._tf import conv3d_transpose as conv3d_transpose
 from ._tf import conv_transpose as conv_transpose
 
 if TYPE_CHECKING:
+    from . import checkpoint_policies as checkpoint_policies
     from . import convert as convert
     from . import equinox as equinox
     from . import initializers as initializers
@@ -27,11 +28,23 @@ if TYPE_CHECKING:
     from ._overlap import overlap as overlap
     from ._patch import Patch as Patch
     from ._patch import patch as patch
+    from ._to_lax import to_lax as to_lax
 
 __version__ = "0.1.0"
 
 # What loads when it is asked for, so that `import jdeconv` stays light: modules, and names with the module they are in.
-_MODULES = ("convert", "equinox", "initializers", "keras", "lax", "linen", "nnx", "onnx", "torch")
+_MODULES = (
+    "checkpoint_policies",
+    "convert",
+    "equinox",
+    "initializers",
+    "keras",
+    "lax",
+    "linen",
+    "nnx",
+    "onnx",
+    "torch",
+)
 _NAMES = {
     "Explanation": "_explain",
     "explain": "_explain",
@@ -39,6 +52,7 @@ _NAMES = {
     "overlap": "_overlap",
     "Patch": "_patch",
     "patch": "_patch",
+    "to_lax": "_to_lax",
 }
 
 

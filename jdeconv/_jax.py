@@ -4,9 +4,11 @@ Where there is a public way it is the second choice, being slower to import (`ja
 what only makes errors and profiles more readable may be missing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ._errors import HERE
+from ._jax_operations import lax
 
 TESTED = "0.10.2 to 0.12.0.1"
 
@@ -50,6 +53,7 @@ def _needed(*names: str) -> Any:
 Primitive: Any = type(_first("jax.lax.neg_p") or _needed("jax.extend.core.primitives.neg_p"))
 ShapedArray: Any = _needed("jax.core.ShapedArray")
 Tracer: Any = _needed("jax.core.Tracer")
+eval_jaxpr: Any = _needed("jax.core.eval_jaxpr")
 defbilinear: Any = _needed("jax.interpreters.ad.defbilinear")
 primitive_batchers: Any = _needed("jax.interpreters.batching.primitive_batchers")
 lower_fun: Any = _needed("jax.interpreters.mlir.lower_fun")
@@ -148,20 +152,153 @@ def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, int
         return lower_fun(compute, multiple_results=False)(context, *operands)
 
 
-def jet_knows(primitive: Any) -> None:
-    """Gives `jax.experimental.jet`, if it has been imported, its rule for a bilinear primitive."""
-    rules = getattr(sys.modules.get("jax.experimental.jet"), "jet_rules", {})
-    rules.setdefault(primitive, functools.partial(_product_of_series, primitive))
+class BilinearPrimitive(Primitive):  # type: ignore[misc]
+    """A bilinear primitive that JAX's tools know too, though their modules load after this one, or never.
+
+    A tool's table of rules is a dictionary of primitives, so looking for this primitive's rule asks for its hash, and
+    then every table that has been loaded since gets its rule. So no call pays for the tables, and a tool also knows
+    the primitive in a program that was traced before the tool was imported.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._flops: Any = None
+        self._missing_in = dict(_TABLES)
+
+    def def_flops(self, flops: Callable[..., Any]) -> Callable[..., Any]:
+        """Says how many there are, from the operands' avals and the parameters."""
+        self._flops = flops
+        return flops
+
+    def __hash__(self) -> int:
+        for name, (mark, add) in list(self._missing_in.items()):
+            module = sys.modules.get(name)
+            if hasattr(module, mark) and name in self._missing_in:
+                self._missing_in.pop(name, None)  # first, for adding the rule asks for the hash too
+                add(module, self)
+        return super().__hash__()
+
+    def series_product(self, values: Any, series: Any, **parameters: Any) -> tuple[Any, list[Any]]:
+        """The result's Taylor coefficients from the operands', the first of each apart."""
+        a, b = ([value, *terms] for value, terms in zip(values, series, strict=True))
+        products = ([self.bind(a[j], b[k - j], **parameters) for j in range(k + 1)] for k in range(len(a)))
+        first, *rest = (functools.reduce(operator.add, terms) for terms in products)
+        return first, rest
+
+    def roofline(self, result_type: Any, context: Any, *_: Any, **parameters: Any) -> Any:
+        """FLOPs, and the bytes of operands and result, where the rule of `lax`'s convolution puts them."""
+        avals = (*context.avals_in, *context.avals_out)
+        moved = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
+        flops = self._flops(*context.avals_in, **parameters)
+        return result_type(unfused_flops=flops, unfused_hbm_bytes=moved)
 
 
-def _product_of_series(primitive: Any, values: Any, series: Any, **parameters: Any) -> tuple[Any, list[Any]]:
-    a, b = ([value, *terms] for value, terms in zip(values, series, strict=True))  # their Taylor coefficients
-    products = ([primitive.bind(a[j], b[k - j], **parameters) for j in range(k + 1)] for k in range(len(a)))
-    first, *rest = (functools.reduce(operator.add, terms) for terms in products)
-    return first, rest
+def _in_jet(module: Any, primitive: BilinearPrimitive) -> None:
+    module.jet_rules.setdefault(primitive, primitive.series_product)
+
+
+def _in_checkify(module: Any, primitive: BilinearPrimitive) -> None:
+    module.error_checks.setdefault(primitive, functools.partial(module.nan_error_check, primitive))
+
+
+def _in_roofline(module: Any, primitive: BilinearPrimitive) -> None:
+    module.register_roofline(primitive)(functools.partial(primitive.roofline, module.RooflineResult))
+
+
+# By the module that has the table: what it also has once the table is there, and what adds a rule.
+_TABLES: dict[str, tuple[str, Callable[[Any, BilinearPrimitive], None]]] = {
+    "jax.experimental.jet": ("jet_rules", _in_jet),
+    "jax._src.checkify": ("nan_error_check", _in_checkify),
+    "jax.experimental.roofline.roofline": ("register_roofline", _in_roofline),
+}
 
 
 def tpu_interpreted() -> bool:
     """Whether `force_tpu_interpret_mode()` of Pallas is on; JAX's caches of traced functions know of it."""
     state = _first("jax._src.config.pallas_tpu_interpret_mode_context_manager")
     return state is not None and state.value is not None
+
+
+def is_program(value: Any) -> bool:
+    """Whether it is a jaxpr, be it closed (with its constants) or not."""
+    return hasattr(value, "eqns") and hasattr(value, "replace")
+
+
+def with_equations(program: Any, change: Callable[[Any], list[Any]]) -> Any:
+    """The program with each of its equations changed to some; itself, if each stays the one that it was."""
+    inner = getattr(program, "jaxpr", program)
+    changed = [equation for old in inner.eqns for equation in change(old)]
+    if len(changed) == len(inner.eqns) and all(map(operator.is_, changed, inner.eqns)):
+        return program
+    inner = inner.replace(eqns=changed)
+    return program.replace(jaxpr=inner) if hasattr(program, "jaxpr") else inner
+
+
+def inlined(compute: Callable[..., jax.Array], equation: Any) -> list[Any]:
+    """The equations of `compute` on an equation's operands, to stand in its place."""
+    (result,) = equation.outvars
+
+    def computed(*operands: jax.Array) -> jax.Array:
+        y = compute(*operands)
+        constant = varying(result.aval) - varying(jax.typeof(y))
+        return lax.pcast(y, tuple(sorted(constant)), to="varying") if constant else y
+
+    with equation.ctx.manager, _in_shard_map(varying(result.aval)):
+        program = jax.make_jaxpr(computed)(*(operand.aval for operand in equation.invars)).jaxpr
+    place = dict(zip([*program.invars, *program.outvars], [*equation.invars, result], strict=True))
+    source = equation.source_info
+    return [
+        inner.replace(
+            invars=[v if hasattr(v, "val") else place.get(v, v) for v in inner.invars],  # literals aren't hashable
+            outvars=[place.get(v, v) for v in inner.outvars],
+            source_info=source.replace(name_stack=source.name_stack + inner.source_info.name_stack),
+        )
+        for inner in program.eqns
+    ]
+
+
+@contextlib.contextmanager
+def _in_shard_map(axes: frozenset[str]) -> Iterator[None]:
+    """As inside `shard_map`, where values vary over these axes: only there are constants cast to vary too."""
+    if not axes:
+        yield
+        return
+    sizes = jax.sharding.get_abstract_mesh().shape
+    with (
+        _needed("jax._src.core.extend_axis_env_nd")([(axis, sizes[axis]) for axis in axes]),
+        _needed("jax._src.config._check_vma")(True),
+    ):
+        yield
+
+
+# Rules that a program holds as functions: those that return programs, and those that compute.
+_TRACED_RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "transpose_thunk")
+_COMPUTING_RULES = ("bwd", "rule")
+_WITH_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_lin", "custom_vmap_call", "linear_call")
+
+
+def with_rules(
+    equation: Any, of_result: Callable[[Any], Any], of_function: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> dict[str, Any]:
+    """Those parameters of a function with rules of its own (`jax.custom_vjp` and its kin) that are rules, changed.
+
+    What a rule that traces returns is changed by `of_result`, a rule that computes by `of_function`.
+    """
+    if equation.primitive.name not in _WITH_RULES:
+        return {}
+
+    def traced(rule: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: of_result(rule(*arguments))
+
+    changes = {**dict.fromkeys(_TRACED_RULES, traced), **dict.fromkeys(_COMPUTING_RULES, of_function)}
+    found = {name: _wrapped(equation.params[name], changes[name]) for name in changes if name in equation.params}
+    if not found:
+        raise _missing(f"rules of {equation.primitive.name} under any of the names {', '.join(changes)}")
+    return found
+
+
+def _wrapped(rule: Any, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Any:
+    if not hasattr(rule, "call_wrapped"):
+        return change(rule)
+    wrap = _needed("jax._src.linear_util.wrap_init", "jax.extend.linear_util.wrap_init")
+    return wrap(change(rule.call_wrapped), debug_info=rule.debug_info)

@@ -18,10 +18,9 @@ from ._errors import blames_caller, refusal
 from ._formulations import METHODS, Engine, engine_for
 from ._geometry import Geometry
 from ._jax import (
-    Primitive,
+    BilinearPrimitive,
     Tracer,
     defbilinear,
-    jet_knows,
     lowered,
     primitive_batchers,
     program_of,
@@ -37,7 +36,7 @@ from ._problem import Problem
 LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
 COMPUTES = {"output": "transpose_conv", "input": "input_grad", "kernel": "kernel_grad"}
 
-transposed_convolution_p = Primitive("transposed_convolution")
+transposed_convolution_p = BilinearPrimitive("transposed_convolution")
 
 
 def solve(
@@ -55,7 +54,6 @@ def solve(
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
     if method != _plan.AUTO:  # one that can't do this case says so now, not when it is lowered
         _plan.choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
-    jet_knows(transposed_convolution_p)
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -116,6 +114,11 @@ def problem_of(a: Any, b: Any, geometry: Geometry, result: str, dtype: Any) -> P
     with jax.numpy_dtype_promotion("standard"):
         wide = functools.reduce(jnp.promote_types, (a.dtype, b.dtype, dtype))
     return Problem(geometry, result, sizes["n"], sizes["g"], sizes["i"], sizes["o"], np.dtype(wide).name)
+
+
+@transposed_convolution_p.def_flops
+def _flops(a: Any, b: Any, *, geometry: Geometry, result: str, dtype: Any, **parameters: Any) -> Any:
+    return problem_of(a, b, geometry, result, dtype).flops
 
 
 @transposed_convolution_p.def_abstract_eval
@@ -188,6 +191,7 @@ def _compute(
     dtype: Any,
     precision: Any,
     method: str,
+    engine: type[Engine] = Engine,
 ) -> jax.Array:
     shape = _shape(a, b, geometry, result)
     if geometry.empty or any(isinstance(size, int) and size == 0 for size in (*a.shape, *b.shape)):
@@ -208,9 +212,14 @@ def _compute(
     name = engine_for(problem) if onednn else "xla"
     choice = _plan.choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
-    engine = Engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
+    running = engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
     with jax.numpy_rank_promotion("allow"):  # inside, ranks differ on purpose
-        return compute(a.astype(common), b.astype(common), geometry, engine).astype(dtype)
+        return compute(a.astype(common), b.astype(common), geometry, running).astype(dtype)
+
+
+def by_lax(engine: type[Engine], a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
+    """An equation's result by `jax.lax`'s operations, the same on every platform; `engine` runs its convolutions."""
+    return _compute("other", False, a, b, **(parameters | {"method": "lax", "engine": engine}))
 
 
 @blames_caller

@@ -71,6 +71,7 @@ GOOD = {
     "lax.conv_transpose": dict(lhs=LAST, rhs=np.zeros((3, 3, 4, 6), np.float32), strides=(2, 2), padding="SAME"),
     "output_sizes": dict(input_size=(5, 7), kernel_size=3, strides=2),
     "overlap": dict(input_size=(5, 7), kernel_size=3, strides=2),
+    "to_lax": dict(function=len),
     "use_onednn": dict(enabled=True),
     "convert.kernel": dict(kernel=W),
     "convert.tree": dict(tree=STATE, like=VARIABLES, transposed=True),
@@ -312,6 +313,7 @@ ROWS = {
         "output_size not reachable": dict(output_size=(10, 15)),
         "output_size, padding that leaves nothing": dict(output_size=(1, 1), padding=[(9, 9), (9, 9)]),
     },
+    "to_lax": {"function None": dict(function=None), "function an array": dict(function=X)},
     "use_onednn": {
         "enabled None": dict(enabled=None),
         "enabled a number": dict(enabled=1),

@@ -1,0 +1,176 @@
+"""Functions whose programs hold `jax.lax`'s operations alone, for tools that know no others."""
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+import jax
+
+from ._errors import blames_caller, refusal
+from ._formulations import Engine
+from ._formulations.blocks import pad
+from ._jax import eval_jaxpr, inlined, is_program, with_equations, with_rules
+from ._jax_operations import lax
+from ._operands import described
+from ._operator import by_lax, transposed_convolution_p
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+Pairs: TypeAlias = Sequence[tuple[Any, Any]]
+
+
+@blames_caller
+def to_lax(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """`function` with each transposed convolution of this library replaced by `jax.lax`'s own operations.
+
+    For tools that know JAX's operations and no others: exporters to ONNX and TFLite, counters of FLOPs. The result is
+    a function like any other: it may be jitted, differentiated, mapped, exported. What is replaced may be inside `jit`,
+    `scan`, `while_loop`, `cond`, `checkpoint`, `vmap`, `shard_map`, `custom_jvp`, `custom_vjp` or `custom_vmap`, their
+    rules included, and inside gradients.
+
+    The order of `grad` and `to_lax` matters. `to_lax(jax.grad(f))` keeps the fast form that this library gives to
+    gradients. `jax.grad(to_lax(f))` differentiates `lax`'s operations by JAX's own rules, whose kernel gradients are
+    slow on CPU.
+
+    Args:
+      function: any callable whose arrays, taken and returned, are in pytrees. It is traced at each call, as `jax.jit`
+        does at the first. Arguments that are not arrays reach it as they are, and what it returns beside arrays is
+        returned as it is.
+
+    Returns: a function of the same arguments with the same results, up to rounding. Whatever its `method`, a transposed
+      convolution becomes one `jax.lax.conv_general_dilated` with `lhs_dilation`, channels last, and a kernel
+      `[*k, in / groups, out]`. Where its two ends are not cut alike, a slice does the cutting, for TensorFlow's
+      converter to TFLite misreads such pads.
+
+    Raises:
+      TypeError: `function` is not callable.
+
+    Not replaced is what is no longer a program of JAX when `function` is called: functions that were exported or
+    compiled before, and host callbacks.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jdeconv
+      >>> x, w = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 3))
+      >>> f = lambda x: jdeconv.conv2d_transpose(x, w, None, 2)
+      >>> [str(equation.primitive) for equation in jax.make_jaxpr(f)(x).eqns if "conv" in str(equation.primitive)]
+      ['transposed_convolution']
+      >>> f = jdeconv.to_lax(f)
+      >>> [str(equation.primitive) for equation in jax.make_jaxpr(f)(x).eqns if "conv" in str(equation.primitive)]
+      ['conv_general_dilated']
+    """
+    if not callable(function):
+        raise refusal(
+            TypeError,
+            "function",
+            described(function),
+            "it can't be called",
+            "expected a function of arrays",
+            "Give the function itself, not its result.",
+        )
+    return _replacing(function)
+
+
+def _replacing(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Without `updated`, for the attributes of a module of Flax or Equinox are its parameters.
+    @functools.wraps(function, updated=())
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        beside: list[Any] = []
+
+        def arrays() -> list[jax.Array]:
+            leaves, tree = jax.tree.flatten(function(*arguments, **options))
+            traced = [isinstance(leaf, jax.Array) for leaf in leaves]
+            beside[:] = tree, [None if is_ else leaf for leaf, is_ in zip(leaves, traced, strict=True)], traced
+            return [leaf for leaf, is_ in zip(leaves, traced, strict=True) if is_]
+
+        # What is traced closes over the arguments: a transformation around the call sees through them all the same.
+        program = _in_lax(jax.make_jaxpr(arrays)())
+        results = iter(eval_jaxpr(program.jaxpr, program.consts))
+        tree, others, traced = beside
+        leaves = [next(results) if is_ else other for other, is_ in zip(others, traced, strict=True)]
+        return jax.tree.unflatten(tree, leaves)
+
+    return replaced
+
+
+# A program's own, so that JAX's caches find the new one again. None: nothing in it changes (a value may not hold its
+# key).
+_known: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def _in_lax(program: Any) -> Any:
+    """The program without the operator; itself, if that is not in it."""
+    if program not in _known:
+        changed = with_equations(program, _equations)
+        _known[program] = None if changed is program else changed
+    known = _known[program]
+    return program if known is None else known
+
+
+def _equations(equation: Any) -> list[Any]:
+    if equation.primitive is transposed_convolution_p:
+        return inlined(functools.partial(by_lax, _ForTools, **equation.params), equation)
+    changed = {name: _parameter(value) for name, value in equation.params.items()}
+    changed |= with_rules(equation, _parameter, _replacing)
+    if all(changed[name] is value for name, value in equation.params.items()):
+        return [equation]
+    return [equation.replace(params=changed)]
+
+
+def _parameter(value: Any) -> Any:
+    """A parameter, or what a rule returns: programs in it are changed, be it a tuple, list or dictionary of some."""
+    if is_program(value):
+        return _in_lax(value)
+    if isinstance(value, dict):
+        changed = {key: _parameter(inner) for key, inner in value.items()}
+        return value if all(changed[key] is inner for key, inner in value.items()) else changed
+    if not isinstance(value, tuple | list):
+        return value
+    items = [_parameter(inner) for inner in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
+class _ForTools(Engine):
+    """Convolutions as tools translate them: channels last (`NHWC`, kernels `HWIO`, other ranks alike), plain pads."""
+
+    def conv(
+        self, lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.ConvDimensionNumbers, **arguments: Any
+    ) -> jax.Array:
+        images, kernels, results = dimension_numbers
+        rank = lhs.ndim - 2
+        lhs = lax.transpose(lhs, (images[0], *images[2:], images[1]))
+        rhs = lax.transpose(rhs, (*kernels[2:], kernels[1], kernels[0]))
+        cuts: Pairs = []
+        if strides := arguments.get("lhs_dilation"):
+            extents = [(k - 1) * d + 1 for k, d in zip(rhs.shape, arguments["rhs_dilation"], strict=False)]
+            arguments["padding"], cuts = _plain(arguments["padding"], extents, strides)
+        last = (0, rank + 1, *range(1, rank + 1))
+        numbers = lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last)
+        y = _cut(super().conv(lhs, rhs, dimension_numbers=numbers, **arguments), cuts)
+        places = dict(zip(results, last, strict=True))
+        return lax.transpose(y, [places[axis] for axis in range(rank + 2)])
+
+
+def _plain(padding: Pairs, extents: Sequence[int], strides: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Pads that are read as they are meant, and what is then to be cut off at both ends (where negative, added).
+
+    TensorFlow 2.21's converter to TFLite guesses the pads of a transposed convolution from its sizes. Where the ends
+    are not cut alike its results are wrong (k 3, s 2: 'SAME', and PyTorch's padding of 1). It is right where nothing is
+    cut, and where both ends are cut alike to as many outputs for each input as the stride.
+    """
+    cuts = [(e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, padding, strict=True)]
+    same = all(low == high and low + high == e - s for (low, high), e, s in zip(cuts, extents, strides, strict=True))
+    if max(strides) == 1 or same:
+        return padding, []
+    return [(e - 1, e - 1) for e in extents], cuts
+
+
+def _cut(y: jax.Array, cuts: Pairs) -> jax.Array:
+    """Of the dimensions after the first."""
+    starts, ends = ([0, *(max(pair[side], 0) for pair in cuts), 0] for side in (0, 1))
+    if any((*starts, *ends)):
+        y = lax.slice(y, starts, [size - end for size, end in zip(y.shape, ends, strict=True)])
+    added = [(max(-low, 0), max(-high, 0)) for low, high in cuts]
+    return pad(y, added) if any(map(any, added)) else y
