@@ -44,6 +44,38 @@ def from_one_position(problem: Problem) -> bool:
     return problem.groups == 1 and problem.image == 1
 
 
+def integers(problem: Problem) -> bool:
+    """Integers, at most 512 taps: XLA's convolutions multiply them one by one, its products by vectors."""
+    return problem.dtype.startswith(("int", "uint")) and problem.taps <= MOST_TAPS
+
+
+def wide(problem: Problem) -> bool:
+    """float64 and complex128, at most 512 taps."""
+    return problem.dtype in ("float64", "complex128") and problem.taps <= MOST_TAPS
+
+
+def wide_or_integers(problem: Problem) -> bool:
+    """float64, complex128 and integers, at most 512 taps."""
+    return wide(problem) or integers(problem)
+
+
+def wide_off_the_plane(problem: Problem) -> bool:
+    """float64 and complex128 in one or three dimensions or in groups, at most 512 taps."""
+    return wide(problem) and (problem.geometry.rank != 2 or problem.groups > 1)
+
+
+def wide_or_complex_off_the_plane(problem: Problem) -> bool:
+    """float64 and complex numbers in one or three dimensions or in groups, at most 512 taps."""
+    off = problem.geometry.rank != 2 or problem.groups > 1
+    return off and (wide(problem) or (problem.dtype == "complex64" and problem.taps <= MOST_TAPS))
+
+
+def few_terms_in_other_types(problem: Problem) -> bool:
+    """Groups, each with at most 128 taps times outputs; integers, float64 or complex numbers."""
+    other = problem.dtype not in ("float32", "bfloat16", "float16")
+    return other and problem.groups > 1 and problem.taps * problem.outputs <= 128
+
+
 def in_many_groups(problem: Problem) -> bool:
     """From 8 groups on, each to 4 to 8 channels, in few convolutions; full blocks, under 16 channels, or bfloat16."""
     many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
@@ -206,8 +238,8 @@ def few_terms_by_tap(problem: Problem) -> bool:
 
 
 def not_many_terms(problem: Problem) -> bool:
-    """Groups, each with at most 64 pairs of channels times blocks of taps."""
-    return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 64
+    """Groups, each with at most 100 pairs of channels times blocks of taps."""
+    return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 100
 
 
 def few_from_many_off_the_plane(problem: Problem) -> bool:
@@ -255,6 +287,7 @@ RULES = (
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
+    Rule("cpu", "*", "output", wide_or_integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, float64: 2.6; lax 95"),
     Rule("cpu", "*", "output", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 3.2, phase 2.7"),
     Rule("cpu", "onednn", "output", in_many_groups, "phase", "8, 28x14, 8 times 4 to 4, k 5x9, s 2x4: 1.1; gemm 4.5"),
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
@@ -276,6 +309,9 @@ RULES = (
     Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
     Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
+    Rule("cpu", "*", "input", few_terms_in_other_types, "taps", "4, 16x16, 8 times 8, k 3, s 2, int32: 0.2; lax 0.8"),
+    Rule("cpu", "*", "input", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 13; lax 122, phase 179"),
+    Rule("cpu", "*", "input", wide_off_the_plane, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
     Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
     Rule("cpu", "bfloat16", "input", always, "lax", "16, 32x32, 128 to 64, k 4, s 2: 5; phase 11, gemm 30"),
@@ -286,6 +322,15 @@ RULES = (
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
     Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
     Rule("cpu", "*", "kernel", not_many_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
+    Rule("cpu", "*", "kernel", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 14; lax 204, phase 230"),
+    Rule(
+        "cpu",
+        "*",
+        "kernel",
+        wide_or_complex_off_the_plane,
+        "gemm",
+        "1, 8x8x8, 16 to 8, k 3, complex64: 0.3; lax 4.2",
+    ),
     Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "xla", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
     Rule("cpu", "onednn", "kernel", not_much_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
