@@ -1,0 +1,63 @@
+"""What other libraries put in place of functions of `jax.lax` and `jax.numpy`: quantisers, LoRA, profilers, doubles."""
+
+import contextlib
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+# Of products and of their like: each result is linear in one operand, so that twice of it is a wrong number.
+DOUBLED = {
+    lax: (
+        "dot_general", "dot", "batch_matmul", "conv_general_dilated", "conv", "conv_with_general_padding",
+        "conv_transpose", "conv_general_dilated_patches", "mul", "transpose", "pad", "rev", "concatenate",
+    ),
+    jnp: ("einsum", "dot", "matmul", "tensordot", "vdot", "inner", "vecdot", "multiply", "moveaxis", "expand_dims"),
+}  # fmt: skip
+
+
+class Intercepted(BaseException):
+    """Of a call that should have gone to JAX's own function; no `except Exception` hides it."""
+
+
+def functions(module):
+    """The public ones, by name; classes, such as dtypes and named tuples, and constants are none."""
+    found = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+    return {name: f for name, f in found.items() if callable(f) and not isinstance(f, type)}
+
+
+@contextlib.contextmanager
+def replaced(doubles):
+    """`doubles[module][name]` in place of each, in every thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, functions in doubles.items():
+            for name, function in functions.items():
+                patch.setattr(module, name, function)
+        yield
+
+
+def doubling():
+    """Twice the result of whatever multiplies or moves numbers."""
+
+    def twice(function):
+        return functools.wraps(function)(lambda *a, **k: jax.tree.map(lambda y: y + y, function(*a, **k)))
+
+    return replaced(
+        {module: {name: twice(getattr(module, name)) for name in names} for module, names in DOUBLED.items()}
+    )
+
+
+def raising():
+    """No public function of either module can be called."""
+
+    def refuse(name):
+        def call(*_, **__):
+            raise Intercepted(name)
+
+        return call
+
+    return replaced(
+        {module: {name: refuse(f"{module.__name__}.{name}") for name in functions(module)} for module in (lax, jnp)}
+    )
