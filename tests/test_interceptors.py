@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Case, refuses
+from cases import RUN_HERE, Case
 from interceptors import Intercepted, doubling, raising
 from jax import export, lax
 
@@ -64,7 +64,7 @@ def equation(case, result):
     """A solution for `result`, of the operands that it takes."""
     named = dict(zip(("input", "kernel", "output"), case.arrays(), strict=True))
     del named[result]
-    given = {role: v.reshape(*v.shape[:-1], case.groups, -1) for role, v in named.items()}
+    given = {role: v.reshape(*v.shape[:-1], case.groups, v.shape[-1] // case.groups) for role, v in named.items()}
     dtype = next(iter(given.values())).dtype
     return functools.partial(solve, result, case.geometry, dtype=dtype), given
 
@@ -94,7 +94,7 @@ def test_no_program_calls_what_stands_in_lax_or_numpy(method, platform):
     assert not found, "\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("method", ["auto", *(method for method in METHODS if method != "pallas")])
+@pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("mode", ["eager", "jit", "disable_jit", "vmap", "vmap of both", "grad", "second", "export"])
 def test_no_transformation_calls_them(method, mode, onednn):
     case = CASES["4x4, stride 2"]
@@ -145,13 +145,11 @@ def all_three(f, x, w, y):
     return [out, *pull(y)]
 
 
-@pytest.mark.parametrize("method", ["auto", *(method for method in METHODS if method != "pallas")])
+@pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])
 def test_eager_calls_under_doubles_and_after(method, find, onednn):
     """JAX compiles eager calls once for a process."""
     f, (x, w, y) = BIG.function(method), BIG.arrays()
-    if reason := refuses(method, BIG):
-        pytest.skip(reason)
     with doubling():
         inside = find(f, x, w, y)
     check(BIG, inside)
