@@ -10,6 +10,7 @@ from flax.nnx.nn import dtypes
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
+from ._arguments import plain
 from ._errors import blames_caller
 from ._flax import called, grouped
 from ._jax_operations import jnp
@@ -77,12 +78,12 @@ class ConvTranspose(nnx.ConvTranspose):
             return drawn
 
         super().__init__(
-            in_features,
-            out_features,
-            kernel_size,
-            strides,
-            padding=padding,
-            kernel_dilation=kernel_dilation,
+            plain(in_features),
+            plain(out_features),
+            plain(kernel_size),
+            plain(strides),
+            padding=plain(padding),
+            kernel_dilation=plain(kernel_dilation),
             use_bias=use_bias,
             mask=mask,
             dtype=dtype,
