@@ -39,7 +39,8 @@ def conv2d_transpose(
 
     Args:
       value: `[N, H, W, C_in]` (`[N, C_in, H, W]` for `'NCHW'`); float16, bfloat16, float32, float64, complex or int32,
-        or a narrower integer with `preferred_element_type`. `input` is an alias; give one of the two.
+        or a narrower integer with `preferred_element_type`. Tensors and variables of TensorFlow and other libraries are
+        read as NumPy arrays, so a `GradientTape` sees nothing of the call. `input` is an alias; give one of the two.
       filter: `[K_h, K_w, C_out / groups, C_in]`, same dtype as `value`. `filters` is an alias.
       output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time
         (or symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups.

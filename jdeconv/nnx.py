@@ -12,7 +12,7 @@ from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteD
 
 from ._arguments import plain
 from ._errors import blames_caller
-from ._flax import called, grouped
+from ._flax import called, grouped, groups_from
 from ._jax_operations import jnp
 from ._operands import method_for
 
@@ -99,7 +99,7 @@ class ConvTranspose(nnx.ConvTranspose):
             bias_metadata=bias_metadata,
         )
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
-        self.feature_group_count = feature_group_count
+        self.feature_group_count = groups_from(feature_group_count)
         self.method = method_for(method)
 
     @blames_caller
