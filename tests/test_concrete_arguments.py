@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fuzzing import of_ours
 from jax import export
 from peers import peer, refuses
 from test_errors import function_of, public
-from test_fuzz import of_ours
 
 import jdeconv
 

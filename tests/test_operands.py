@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fuzzing import of_ours
 from peers import needs, peer, refuses
-from test_fuzz import of_ours
 
 import jdeconv
 from jdeconv._formulations import METHODS
