@@ -4,8 +4,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ._errors import either, refusal
 
 LARGEST = 2**31 - 1  # of a size, a step or a pad: products of two fit XLA's 64 bits
@@ -23,17 +21,9 @@ def known(value: Any) -> Any:
     if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
         return value
     try:
-        return np.asarray(value)[()]
+        return value.__array__()[()]
     except Exception:  # traced, a random key, a tensor without values: each library has an error of its own
         return value
-
-
-def plain(value: Any) -> Any:
-    """Known arrays, also in lists and tuples, as tuples and numbers of Python, for code that asks for these types."""
-    value = known(value)
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [*map(plain, value)] if isinstance(value, list) else tuple(map(plain, value))
-    return value.item() if isinstance(value, np.number) else value
 
 
 def items(value: Any) -> list[Any] | None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from . import _plan
-from ._arguments import integers, shown
+from ._arguments import integers, known, shown
 from ._errors import either, refusal
 from ._formulations import METHODS
 from ._jax_operations import jnp, lax
@@ -61,6 +61,14 @@ def read(value: Any) -> Any:
         return value
     array = np.asarray(value)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def plain(value: Any) -> Any:
+    """Known arrays, also in lists and tuples, as tuples and numbers of Python, for code that asks for these types."""
+    value = known(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [*map(plain, value)] if isinstance(value, list) else tuple(map(plain, value))
+    return value.item() if isinstance(value, np.number) else value
 
 
 UNREADABLE = (TypeError, ValueError, OverflowError, RuntimeError, Warning)  # of which a test suite makes errors

@@ -7,11 +7,11 @@ from typing import Any
 import equinox
 import jax
 
-from ._arguments import integers, plain, shown
+from ._arguments import integers, shown
 from ._dilated import Names, geometry_of, lax_result_type, operands
 from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable
-from ._operands import described, method_for, precision_now
+from ._operands import described, method_for, plain, precision_now
 from ._output_shape import spatial_sizes
 from ._unreachable import worded
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import convert
-from ._arguments import integers, plain, shown
+from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
 from ._jax_operations import jnp
 from ._layouts import LAYOUTS, layout_named, moved
-from ._operands import dtype_of
+from ._operands import dtype_of, plain
 
 Initializer: TypeAlias = Callable[..., jax.Array]
 

@@ -5,12 +5,12 @@ from typing import Any
 import jax
 
 from . import _output_shape
-from ._arguments import flag, int_pairs, items, plain
+from ._arguments import flag, int_pairs, items
 from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
-from ._operands import method_for, precision_now
+from ._operands import method_for, plain, precision_now
 from ._unreachable import worded
 
 MODES = ("SAME", "VALID")

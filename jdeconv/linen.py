@@ -5,9 +5,9 @@ from typing import Any
 import jax
 from flax import linen
 
-from ._arguments import plain
 from ._errors import blames_caller
 from ._flax import called, grouped, groups_from
+from ._operands import plain
 
 
 class ConvTranspose(linen.ConvTranspose):

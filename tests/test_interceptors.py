@@ -17,7 +17,7 @@ from interceptors import Intercepted, doubling, raising
 from jax import export, lax
 
 import jdeconv
-from jdeconv import _onednn
+from jdeconv import _onednn, _settings
 from jdeconv._formulations import METHODS
 from jdeconv._operator import solve
 
@@ -53,8 +53,9 @@ def forgotten():
 
 
 @pytest.fixture(params=["on", "off"])
-def onednn(request, monkeypatch):
-    monkeypatch.setitem(_onednn._switch, "enabled", request.param == "on")
+def onednn(request):
+    with _settings.onednn(request.param == "on"):
+        yield
 
 
 # The poison: no public function of either module may be called at all.
@@ -117,7 +118,7 @@ def test_no_transformation_calls_them(method, mode, onednn):
         runs[mode]()
 
 
-def test_the_probe_of_onednn_calls_none(monkeypatch):
+def test_the_probe_of_onednn_calls_none():
     before = _onednn.unavailable()
     _onednn._probed.cache_clear()
     with raising():
