@@ -13,8 +13,22 @@ LONGEST_SHOWN = 160  # characters of anything else, such as a dict of arrays
 Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
 
+def known(value: Any) -> Any:
+    """An array whose values are known, JAX's or any other library's, as NumPy's or its scalar; else `value` itself.
+
+    Inside `jit` JAX would trace whatever is done with an array of its own, even where its values are known.
+    """
+    if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
+        return value
+    try:
+        return value.__array__()[()]
+    except Exception:  # traced, a random key, a tensor without values: each library has an error of its own
+        return value
+
+
 def items(value: Any) -> list[Any] | None:
     """The entries of a sequence or one-dimensional array; None for anything else."""
+    value = known(value)
     if getattr(value, "ndim", 1) != 1 or not hasattr(value, "__len__") or isinstance(value, (str, bytes, set, dict)):
         return None
     try:
@@ -42,7 +56,7 @@ def shown(value: Any) -> str:
 def integer(value: Any) -> int | None:
     """`value` as an int if it is an integer known now (NumPy's and concrete arrays' too), else None."""
     try:
-        return operator.index(value)
+        return operator.index(known(value))
     except TypeError:  # floats, strings, and traced values
         return None
 
@@ -108,7 +122,8 @@ def integers(
 
 
 def flag(name: str, value: Any) -> bool:
-    """A bool, Python's or NumPy's; 'no' and 2 are neither True nor False."""
+    """A bool, Python's or an array's; 'no' and 2 are neither True nor False."""
+    value = known(value)
     if type(value).__name__ == "bool":
         return bool(value)
     raise refusal(TypeError, name, shown(value), "not a bool", "expected True or False", "Use one of the two.")

@@ -260,9 +260,16 @@ LAX_DTYPES = tuple(
 
 
 def _lax_array(name: str, value: Any, described: Callable[[Any], str] = described) -> jax.Array:
-    dtype = getattr(value, "dtype", None)
-    described_only = isinstance(value, jax.ShapeDtypeStruct)
-    if described_only or not hasattr(value, "shape") or dtype is None or jnp.issubdtype(dtype, jax.dtypes.extended):
+    given = value if isinstance(value, jax.Array) or not hasattr(value, "__jax_array__") else value.__jax_array__()
+    dtype = getattr(given, "dtype", None)
+    masked = isinstance(given, np.ma.MaskedArray)
+    # Like lax, it takes JAX's and NumPy's arrays, and what shows itself as one of NumPy's.
+    if (
+        isinstance(given, jax.ShapeDtypeStruct)
+        or masked
+        or not hasattr(given, "shape")
+        or not isinstance(dtype, np.dtype)
+    ):
         mend = f"Pass {name} as a JAX or NumPy array."
         raise refusal(TypeError, name, described(value), "not an array", "expected an array of numbers", mend)
     if dtype not in LAX_DTYPES:
@@ -274,7 +281,7 @@ def _lax_array(name: str, value: Any, described: Callable[[Any], str] = describe
             "expected floats of 16 bits or more, complex numbers or integers of 8 bits or more",
             "Cast it, or call jax.lax.conv_transpose.",
         )
-    return jnp.asarray(value)
+    return jnp.asarray(given)
 
 
 def _numbers(value: Any, lhs_shape: Sequence[Any], rhs_shape: Sequence[Any]) -> lax.ConvDimensionNumbers:

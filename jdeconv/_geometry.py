@@ -205,6 +205,14 @@ def holds(dim: int, relation: str, left: Size, right: Size) -> bool:
         raise Undecidable(dim, f"{left} {relation} {right}") from error
 
 
+def surely_positive(*sizes: Size) -> bool:
+    """Whether all are at least 1, whatever the values of symbolic ones."""
+    try:
+        return all(holds(dim, ">=", size, 1) for dim, size in enumerate(sizes))
+    except Undecidable:
+        return False
+
+
 class OutputSizes(NamedTuple):
     """`default`: the size that `output_shape=None` gives; `reachable`: every size that `output_shape` may ask for."""
 

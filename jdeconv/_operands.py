@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from . import _plan
-from ._arguments import integers, shown
+from ._arguments import integers, known, shown
 from ._errors import either, refusal
 from ._formulations import METHODS
 from ._jax_operations import jnp, lax
@@ -24,9 +24,11 @@ def described(value: Any) -> str:
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else shown(value)
 
 
-def array(name: str, value: Any, rank: int | None, unbatched: bool = False) -> jax.Array:
+def array(
+    name: str, value: Any, rank: int | None, unbatched: bool = False, dtypes: Sequence[np.dtype[Any]] = DTYPES
+) -> jax.Array:
     """`value` as an array of `rank` (None: 1 to 3) spatial dimensions and two more, or one more where `unbatched`."""
-    array = _converted(name, value)
+    array = _converted(name, value, dtypes)
     ranks = range(3, 6) if rank is None else range(rank + 2 - unbatched, rank + 3)
     if array.ndim not in ranks:
         raise refusal(
@@ -40,15 +42,48 @@ def array(name: str, value: Any, rank: int | None, unbatched: bool = False) -> j
     return array
 
 
-def _converted(name: str, value: Any) -> jax.Array:
-    """`value` as an array of one of `DTYPES`."""
+def read(value: Any) -> Any:
+    """An array of any library as JAX's or NumPy's, anything else as it is; without a gradient to its own library.
+
+    Raises an error of some kind for what has no values in memory, or not those of an array.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    if hasattr(value, "__jax_array__"):
+        return value.__jax_array__()
+    if hasattr(value, "resolve_conj"):  # a PyTorch tensor, whose .numpy() knows neither bfloat16 nor what is lazy
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        narrow = str(value.dtype) == "torch.bfloat16"
+        return value.float().numpy().astype(jnp.bfloat16) if narrow else value.numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("a mask, which would be lost")
+    if not hasattr(value, "__array__"):
+        return value
+    array = np.asarray(value)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def plain(value: Any) -> Any:
+    """Known arrays, also in lists and tuples, as tuples and numbers of Python, for code that asks for these types."""
+    value = known(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [*map(plain, value)] if isinstance(value, list) else tuple(map(plain, value))
+    return value.item() if isinstance(value, np.number) else value
+
+
+UNREADABLE = (TypeError, ValueError, OverflowError, RuntimeError, Warning)  # of which a test suite makes errors
+
+
+def _converted(name: str, value: Any, dtypes: Sequence[np.dtype[Any]] = DTYPES) -> jax.Array:
+    """`value` as an array of one of `dtypes`."""
     try:
         if value is None or isinstance(value, (str, bytes)):
             raise TypeError
-        array = jnp.asarray(value)
-        if not hasattr(value, "dtype") and array.dtype == "int64":
+        given = read(value)
+        array = jnp.asarray(given)
+        if not hasattr(given, "dtype") and array.dtype == "int64":
             array = array.astype("int32")  # Python ints are int32 to TensorFlow, and to JAX without x64
-    except (TypeError, ValueError, OverflowError, RuntimeError, Warning):  # of which a test suite makes errors
+    except UNREADABLE:
         raise refusal(
             TypeError,
             name,
@@ -57,16 +92,16 @@ def _converted(name: str, value: Any) -> jax.Array:
             "expected an array of numbers",
             f"Pass {name} as a JAX or NumPy array.",
         ) from None
-    # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which TensorFlow's users don't expect.
-    dtype = value.dtype if isinstance(value, np.ndarray) else array.dtype
-    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype not in DTYPES:
+    # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which users of other libraries don't expect.
+    dtype = given.dtype if isinstance(given, np.ndarray) else array.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype not in dtypes:
         better = "int32" if jnp.issubdtype(dtype, jnp.integer) else "float32"
         raise refusal(
             TypeError,
             name,
             described(value),
             f"dtype {dtype}",
-            f"expected {either(DTYPES)}",
+            f"expected {either(dtypes)}",
             f"Cast it, for example with {name}.astype({better!r}).",
         )
     return array
@@ -124,11 +159,13 @@ def groups_for(name: str, value: Any, channels: Any) -> int:
     return groups
 
 
-def bias_for(name: str, value: Any, channels: Any, source: str, x: jax.Array) -> jax.Array | None:
+def bias_for(
+    name: str, value: Any, channels: Any, source: str, x: jax.Array, dtypes: Sequence[np.dtype[Any]] = DTYPES
+) -> jax.Array | None:
     """The bias, if there is one: as many numbers as the result has channels, of the dtype of `x`, spelt `source`."""
     if value is None:
         return None
-    bias = _converted(name, value)
+    bias = _converted(name, value, dtypes)
     if bias.shape != (channels,):
         raise refusal(
             ValueError,
@@ -173,7 +210,7 @@ def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, pref
             )
         return np.dtype(value.dtype)
     dtype = dtype_of(preferred)
-    same_kind = dtype in DTYPES and kind_of(dtype) is kind_of(value.dtype)
+    same_kind = dtype in (*DTYPES, value.dtype) and kind_of(dtype) is kind_of(value.dtype)
     if dtype is None or not same_kind or (dtype.kind == "i" and dtype.itemsize < value.dtype.itemsize):
         raise refusal(
             TypeError,

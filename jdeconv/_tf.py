@@ -39,12 +39,13 @@ def conv2d_transpose(
 
     Args:
       value: `[N, H, W, C_in]` (`[N, C_in, H, W]` for `'NCHW'`); float16, bfloat16, float32, float64, complex or int32,
-        or a narrower integer with `preferred_element_type`. `input` is an alias; give one of the two.
+        or a narrower integer with `preferred_element_type`. Tensors and variables of TensorFlow and other libraries are
+        read as NumPy arrays, so a `GradientTape` sees nothing of the call. `input` is an alias; give one of the two.
       filter: `[K_h, K_w, C_out / groups, C_in]`, same dtype as `value`. `filters` is an alias.
-      output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time (or
-        symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups. None
-        (the default): `H*strides` (SAME), `(H-1)*strides + (K_h-1)*dilations + 1` (VALID), the smallest reachable size
-        (explicit padding), and one group.
+      output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time
+        (or symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups.
+        None (the default): `H*strides` (SAME), `(H-1)*strides + (K_h-1)*dilations + 1` (VALID), the smallest reachable
+        size (explicit padding), and one group. This and the other numbers may be arrays; JAX's must not be traced.
       strides, dilations: in pixels; an int, or 1, 2 or 4 ints, those of N and C being 1. None (the default) is 1.
       padding: `'SAME'` (default), `'VALID'`, or four pairs in the order of `data_format`, such as
         `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.

@@ -11,7 +11,7 @@ from ._arguments import integers, shown
 from ._dilated import Names, geometry_of, lax_result_type, operands
 from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable
-from ._operands import described, method_for, precision_now
+from ._operands import described, method_for, plain, precision_now
 from ._output_shape import spatial_sizes
 from ._unreachable import worded
 
@@ -74,15 +74,15 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         # Equinox's own, past those of its classes of one rank: they would pass the number of dimensions once more.
         equinox.nn.ConvTranspose.__init__(
             self,
-            num_spatial_dims,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            output_padding,
-            dilation,
-            groups,
+            plain(num_spatial_dims),
+            plain(in_channels),
+            plain(out_channels),
+            plain(kernel_size),
+            plain(stride),
+            plain(padding),
+            plain(output_padding),
+            plain(dilation),
+            plain(groups),
             use_bias,
             padding_mode,
             dtype,

@@ -18,7 +18,7 @@ from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
 from ._jax_operations import jnp
 from ._layouts import LAYOUTS, layout_named, moved
-from ._operands import dtype_of
+from ._operands import dtype_of, plain
 
 Initializer: TypeAlias = Callable[..., jax.Array]
 
@@ -73,14 +73,16 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
     Semantics: Keys 1981, "Cubic convolution interpolation for digital image processing", against `jax.image.resize`.
     """
 
-    if not isinstance(a, numbers.Real) or not math.isfinite(a):
+    number = plain(a)
+    if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise refusal(
             TypeError, "a", shown(a), "not a number", "expected the slope of a function", "Use -0.5 or -0.75."
         )
+    slope = float(number)
 
     def keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        near = ((a + 2) * x - (a + 3)) * x * x + 1
-        far = ((x - 5) * x + 8) * a * x - 4 * a
+        near = ((slope + 2) * x - (slope + 3)) * x * x + 1
+        far = ((x - 5) * x + 8) * slope * x - 4 * slope
         return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
     return _interpolation("bicubic", 2, keys, strides, layout, groups)
@@ -135,6 +137,7 @@ def icnr(
             "Use None, or one that jax.nn.initializers makes.",
         )
     draw = initializer or jax.nn.initializers.he_normal()
+    groups = plain(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
@@ -183,6 +186,7 @@ def _interpolation(
     groups: int,
 ) -> Initializer:
     """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
+    groups = plain(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:

@@ -42,7 +42,7 @@ def conv_transpose(
     Args:
       inputs: `[N, spatial..., C_in]`, or `[N, C_in, spatial...]` for `'channels_first'`, of one to three spatial
         dimensions; float16, bfloat16, float32, float64, complex or int32, or a narrower integer with
-        `preferred_element_type`.
+        `preferred_element_type`. A Keras variable is JAX's array on that backend; others' are read as NumPy arrays.
       kernel: `[K..., C_out, C_in]`, same dtype as `inputs`.
       strides, dilation_rate: in pixels, at least 1; an int, or one int a spatial dimension. Default 1. Both may exceed
         1, as in `keras.ops` and not in Keras's layers.

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 
 from . import _output_shape
 from ._arguments import flag, int_pairs, items
@@ -11,7 +10,7 @@ from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operan
 from ._errors import blames_caller, refusal
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
-from ._operands import method_for, precision_now
+from ._operands import method_for, plain, precision_now
 from ._unreachable import worded
 
 MODES = ("SAME", "VALID")
@@ -151,7 +150,7 @@ def _pads(
 ) -> tuple[tuple[int, int], ...]:
     """By how much the dilated input is padded in each dimension."""
     rank = len(strides)
-    padding = padding.tolist() if isinstance(padding, np.ndarray) else padding
+    padding = plain(padding)
     unstrided = isinstance(padding, str) and not consistent and set(strides) <= {1}
     if unstrided and padding not in MODES and padding.upper() in ("SAME", "SAME_LOWER", "VALID"):
         return tuple(lax.padtype_to_pads([1] * rank, extents, strides, padding))  # as for a convolution

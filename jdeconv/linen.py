@@ -7,6 +7,7 @@ from flax import linen
 
 from ._errors import blames_caller
 from ._flax import called, grouped, groups_from
+from ._operands import plain
 
 
 class ConvTranspose(linen.ConvTranspose):
@@ -41,6 +42,11 @@ class ConvTranspose(linen.ConvTranspose):
 
     feature_group_count: int = 1
     method: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("features", "kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        super().__post_init__()
 
     @linen.compact
     @blames_caller

@@ -11,9 +11,9 @@ from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
 from ._errors import blames_caller
-from ._flax import called, grouped
+from ._flax import called, grouped, groups_from
 from ._jax_operations import jnp
-from ._operands import method_for
+from ._operands import method_for, plain
 
 
 class ConvTranspose(nnx.ConvTranspose):
@@ -77,12 +77,12 @@ class ConvTranspose(nnx.ConvTranspose):
             return drawn
 
         super().__init__(
-            in_features,
-            out_features,
-            kernel_size,
-            strides,
-            padding=padding,
-            kernel_dilation=kernel_dilation,
+            plain(in_features),
+            plain(out_features),
+            plain(kernel_size),
+            plain(strides),
+            padding=plain(padding),
+            kernel_dilation=plain(kernel_dilation),
             use_bias=use_bias,
             mask=mask,
             dtype=dtype,
@@ -98,7 +98,7 @@ class ConvTranspose(nnx.ConvTranspose):
             bias_metadata=bias_metadata,
         )
         self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
-        self.feature_group_count = feature_group_count
+        self.feature_group_count = groups_from(feature_group_count)
         self.method = method_for(method)
 
     @blames_caller

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 from . import _cuts
 from ._arguments import integers
@@ -10,6 +11,7 @@ from ._channels import transpose_conv, with_bias
 from ._errors import blames_caller, refusal
 from ._jax_operations import jnp
 from ._operands import (
+    DTYPES,
     array,
     bias_for,
     check_inputs,
@@ -80,7 +82,9 @@ def conv_transpose2d(
 
     Args:
       input: `[N, C_in, H, W]`, or `[C_in, H, W]` without a batch; float16, bfloat16, float32, float64, complex or
-        int32, or a narrower integer with `preferred_element_type`. Only the batch may be empty.
+        int32 (int64 with `jax_enable_x64`), or a narrower integer with `preferred_element_type`. Only the batch may be
+        empty. A tensor or parameter of PyTorch is read as NumPy would, from any device: JAX computes the gradients, and
+        PyTorch's autograd sees nothing of the call.
       weight: `[C_in, C_out / groups, K_h, K_w]`, same dtype as `input`.
       bias: `[C_out]`, same dtype, or None (default). Added, and its gradient summed, in float32 at least.
       stride, dilation: in pixels, at least 1; an int, or one or two ints. Default 1.
@@ -112,8 +116,8 @@ def conv_transpose2d(
 
     Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, whose arguments, order and refusals these are
     (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
-    (which PyTorch refuses in float64) go beyond it. int64 operands are refused, and an `output_padding` that is too
-    large beside an empty batch, too.
+    (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
+    than narrowed. An `output_padding` that is too large is refused beside an empty batch, too.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
@@ -172,7 +176,8 @@ def _transposed(
     method: str,
 ) -> jax.Array:
     names = {"value": "input", "filter": "weight"}
-    x, w = array("input", input, rank, unbatched=True), array("weight", weight, rank)
+    dtypes = (*DTYPES, np.dtype("int64")) if jax.config.jax_enable_x64 else DTYPES  # type: ignore[attr-defined]
+    x, w = array("input", input, rank, unbatched=True, dtypes=dtypes), array("weight", weight, rank, dtypes=dtypes)
     dtype = result_type(names, x, w, preferred_element_type)
     in_channels, *in_sizes = x.shape[-rank - 1 :]
     weight_inputs, group_outputs, *kernel = w.shape
@@ -186,7 +191,7 @@ def _transposed(
     dilations = integers("dilation", dilation, lengths=(rank,), least=1)
     _cuts.check_output_padding(output_padding, extra, strides, dilations, "stride and dilation")
     count = groups_for("groups", groups, in_channels)
-    b = bias_for("bias", bias, count * group_outputs, "input", x)
+    b = bias_for("bias", bias, count * group_outputs, "input", x, dtypes)
     cuts = [(pad, pad - more) for pad, more in zip(pads, extra, strict=True)]
     geometry = _cuts.geometry("padding", padding, in_sizes, kernel, strides, dilations, cuts)
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))

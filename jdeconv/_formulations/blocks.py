@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxlib import version
 
-from .._geometry import Geometry, Size
+from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
 from .._problem import Problem
 
@@ -220,8 +220,13 @@ def window(
     x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
 ) -> jax.Array:
     """Of the dimensions after the first, those `sizes` from `starts` on."""
-    steps = strides or (1,) * len(sizes)
-    ends = [start + (size - 1) * step + 1 for start, size, step in zip(starts, sizes, steps, strict=True)]
+    parts = list(zip(starts, sizes, strides or (1,) * len(sizes), strict=True))
+    for dim, (start, size, step) in enumerate(parts):
+        if step > 1 and not surely_positive(size):  # a slice's end might be before the array's beginning
+            x = jnp.take(x, start + step * jnp.arange(size), 1 + dim, mode="clip")
+            parts[dim] = (0, size, 1)
+    ends = [start + (size - 1) * step + 1 for start, size, step in parts]
+    starts, _, steps = zip(*parts, strict=True)
     rest = x.shape[1 + len(sizes) :]
     return lax.slice(x, (0, *starts, *(0 for _ in rest)), (x.shape[0], *ends, *rest), (1, *steps, *(1 for _ in rest)))
 
@@ -253,6 +258,8 @@ def materialised(x: jax.Array) -> jax.Array:
     """`x` in memory, whatever computes it: XLA CPU fuses no producer into what reads it from here."""
     if BARRIERS_HOLD:
         return lax.optimization_barrier(x)
+    if not surely_positive(*x.shape):  # of symbolic sizes: there may be no element
+        return x
 
     # A loop's result is in memory. It puts an element of `x` in its own place, twice, in a way that XLA can't foresee.
     def step(number: jax.Array, x: jax.Array) -> jax.Array:

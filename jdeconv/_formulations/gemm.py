@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from .._geometry import Geometry
+from .._geometry import Geometry, surely_positive
 from .._jax_operations import jnp, lax
 from .._problem import Problem
 from . import one_block, one_position
@@ -157,7 +157,7 @@ def _from_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engin
     # A dimension at a time: each slice is a loop to be compiled, and so few of them go through memory again.
     for dim, (i, k, s, d) in reversed(list(enumerate(sizes))):
         axis = patches.ndim - rank + dim
-        if rank < 3 or dim == rank - 1:
+        if (rank < 3 or dim == rank - 1) and surely_positive(i):
             windows = [lax.slice_in_dim(patches, t * d, t * d + (i - 1) * s + 1, s, axis) for t in range(k)]
             patches = jnp.stack(windows, axis=1)
         else:  # whole rows, which one gather moves as fast: 1, 64x64x32, 64 to 1, k 3, s 2, compiled in 62 ms, not 272

@@ -1,0 +1,72 @@
+"""What other libraries put in place of functions of `jax.lax` and `jax.numpy`: quantisers, LoRA, profilers, doubles."""
+
+import contextlib
+import functools
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+# Of products and of their like: each result is linear in one operand, so that twice of it is a wrong number.
+DOUBLED = {
+    lax: (
+        "dot_general", "dot", "batch_matmul", "conv_general_dilated", "conv", "conv_with_general_padding",
+        "conv_transpose", "conv_general_dilated_patches", "mul", "transpose", "pad", "rev", "concatenate",
+    ),
+    jnp: ("einsum", "dot", "matmul", "tensordot", "vdot", "inner", "vecdot", "multiply", "moveaxis", "expand_dims"),
+}  # fmt: skip
+PALLAS = [pathlib.PurePath(jax.__file__).parent / "_src" / part for part in ("pallas", "state")]
+
+
+class Intercepted(BaseException):
+    """Of a call that should have gone to JAX's own function; no `except Exception` hides it."""
+
+
+def functions(module):
+    """The public ones, by name; classes, such as dtypes and named tuples, and constants are none."""
+    found = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
+    return {name: f for name, f in found.items() if callable(f) and not isinstance(f, type)}
+
+
+@contextlib.contextmanager
+def replaced(doubles):
+    """`doubles[module][name]` in place of each, in every thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, functions in doubles.items():
+            for name, function in functions.items():
+                patch.setattr(module, name, function)
+        yield
+
+
+def doubling():
+    """Twice the result of whatever multiplies or moves numbers."""
+
+    def twice(function):
+        return functools.wraps(function)(lambda *a, **k: jax.tree.map(lambda y: y + y, function(*a, **k)))
+
+    return replaced(
+        {module: {name: twice(getattr(module, name)) for name in names} for module, names in DOUBLED.items()}
+    )
+
+
+def raising():
+    """No public function of either module can be called, but by JAX's own Pallas, which does so."""
+
+    def refuse(name, function):
+        def call(*arguments, **options):
+            caller = pathlib.PurePath(sys._getframe(1).f_code.co_filename)
+            if any(caller.is_relative_to(part) for part in PALLAS):
+                return function(*arguments, **options)
+            raise Intercepted(name)
+
+        return call
+
+    return replaced(
+        {
+            module: {name: refuse(f"{module.__name__}.{name}", f) for name, f in functions(module).items()}
+            for module in (lax, jnp)
+        }
+    )
