@@ -4,6 +4,7 @@ import contextlib
 import functools
 import pathlib
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +71,25 @@ def raising():
             for module in (lax, jnp)
         }
     )
+
+
+@contextlib.contextmanager
+def exchanged():
+    """The code of JAX's functions themselves exchanged for one that doubles, as qwix does."""
+    undo = []
+    for function in (lax.conv_general_dilated, lax.dot_general, jnp.einsum):
+        parts = {name: getattr(function, name) for name in ("__code__", "__defaults__", "__kwdefaults__")}
+        own = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+        own.__kwdefaults__ = function.__kwdefaults__
+        function.__globals__[f"own_{function.__name__}"] = own
+        made = {}
+        exec(f"def double(*a, **k):\n    y = own_{function.__name__}(*a, **k)\n    return y + y", made)
+        function.__code__, function.__defaults__, function.__kwdefaults__ = made["double"].__code__, None, None
+        undo.append((function, parts))
+    try:
+        yield
+    finally:
+        for function, parts in undo:
+            del function.__globals__[f"own_{function.__name__}"]
+            for name, value in parts.items():
+                setattr(function, name, value)

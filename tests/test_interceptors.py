@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import RUN_HERE, Case
-from interceptors import Intercepted, doubling, raising
+from interceptors import Intercepted, doubling, exchanged, raising
 from jax import export, lax
 
 import jdeconv
@@ -146,12 +146,20 @@ def all_three(f, x, w, y):
     return [out, *pull(y)]
 
 
+def test_the_doubles_double():
+    for doubles in (doubling, exchanged):
+        with doubles():
+            assert jnp.einsum("i,i->", np.ones(3, "float32"), np.ones(3, "float32")) > 3
+        assert jnp.einsum("i,i->", np.ones(3, "float32"), np.ones(3, "float32")) == 3
+
+
+@pytest.mark.parametrize("doubles", [doubling, exchanged])
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])
-def test_eager_calls_under_doubles_and_after(method, find, onednn):
+def test_eager_calls_under_doubles_and_after(method, find, doubles, onednn):
     """JAX compiles eager calls once for a process."""
     f, (x, w, y) = BIG.function(method), BIG.arrays()
-    with doubling():
+    with doubles():
         inside = find(f, x, w, y)
     check(BIG, inside)
     check(BIG, find(f, x, w, y))

@@ -347,3 +347,36 @@ def test_eager_calls_are_planned_for_where_jit_runs_them(committed, wanted, defa
     monkeypatch.setattr(_operator, "_compiled", lambda platform, onednn, *_, **__: (platform, onednn))
     with jax.default_device(default):
         assert _operator._eager(operand, operand) == (wanted, wanted == "cpu")
+
+
+def test_an_interpreter_of_programs_gets_operations_that_jax_knows():
+    """It evaluates equations by `impl`, inside a trace of its own."""
+    ours, theirs, x, w, y = pair()
+    program = jax.make_jaxpr(ours)(x, w)
+
+    def interpreted(x, w):
+        values = dict(zip(program.jaxpr.invars, (x, w), strict=True))
+        for equation in program.eqns:
+            operands = [operand.val if hasattr(operand, "val") else values[operand] for operand in equation.invars]
+            by = equation.primitive
+            evaluate = by.impl if by is _operator.transposed_convolution_p else by.bind
+            values[equation.outvars[0]] = evaluate(*operands, **equation.params)
+        return values[program.jaxpr.outvars[0]]
+
+    close(jax.jit(interpreted)(x, w), theirs(x, w))
+    gradients = (jax.grad(lambda x, w, f=f: (f(x, w) * y).sum(), (0, 1)) for f in (interpreted, theirs))
+    close(*(jax.jit(f)(x, w) for f in gradients))
+    close(jax.vmap(interpreted, (0, None))(jnp.stack([x, 2 * x]), w), jnp.stack([theirs(x, w), 2 * theirs(x, w)]))
+
+
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, True)])
+def test_xla_folds_no_operator_of_which_it_knows_both_operands(known):
+    ours, theirs, *operands, _ = pair()
+    traced = [operand for operand, is_ in zip(operands, known, strict=True) if not is_]
+
+    def f(*others):
+        others = iter(others)
+        return ours(*(operand if is_ else next(others) for operand, is_ in zip(operands, known, strict=True)))
+
+    assert ("optimization_barrier" in str(jax.make_jaxpr(f)(*traced))) == all(known)
+    close(jax.jit(f)(*traced), theirs(*operands))

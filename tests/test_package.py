@@ -97,7 +97,7 @@ PUBLIC = dict(public())
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_no_public_signature_hides_arguments(name):
-    """Behind `*arguments` or `**options`, where a misspelt one would pass a type checker; policies are JAX's to call."""
+    """Behind `*arguments` or `**options`, where a misspelt one would pass a type checker. JAX calls policies."""
     if "checkpoint_policies" in name:
         return
     kinds = {parameter.kind for parameter in PUBLIC[name].parameters.values()}
