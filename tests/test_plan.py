@@ -114,6 +114,24 @@ def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
         assert on_cpu(engine, size, steps, channels) == methods
 
 
+@pytest.mark.parametrize(
+    ("size", "steps", "channels", "groups", "dtype", "methods"),
+    [
+        ((16, 16), (4, 2), (128, 64), 1, "int32", "gemm gemm gemm"),
+        ((8, 8), (4, 2), (64, 32), 1, "int32", "gemm gemm gemm"),
+        ((16, 16), (4, 2), (64, 32), 1, "float64", "gemm lax gemm"),
+        ((16, 16), (4, 2), (64, 32), 1, "complex128", "gemm lax gemm"),
+        ((16, 16), (4, 2), (64, 32), 1, "complex64", "phase lax gemm"),
+        ((200,), (16, 8), (32, 16), 1, "float64", "gemm gemm gemm"),
+        ((16, 16), (3, 2), (8, 8), 8, "int32", "gemm taps gemm"),
+        ((16, 16), (3, 2), (8, 8), 8, "complex64", "gemm taps gemm"),
+        ((3, 3), (5, 2), (32, 32), 1, "float32", "lax gemm gemm"),
+    ],
+)
+def test_other_types_and_little_work_on_cpu(size, steps, channels, groups, dtype, methods):
+    assert on_cpu("xla", size, steps, channels, dtype, groups=groups) == methods
+
+
 def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
     for channels, methods in (((256, 128), "gemm gemm gemm"), ((128, 64), "phase lax lax")):
         assert on_cpu("onednn", (32, 32), (4, 2), channels, "bfloat16") == methods

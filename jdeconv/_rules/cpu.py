@@ -120,6 +120,12 @@ def little_by_phases(problem: Problem) -> bool:
     return little_work(problem) and problem.filling > 1 and problem.phase_count <= 9 and narrowing
 
 
+def least_work_in_a_plane(problem: Problem) -> bool:
+    """One group in a plane, strided, blocks not full, less than 2.5 million operations: compiling takes longest."""
+    plane = problem.geometry.rank == 2 and strided(problem) and problem.filling > 1
+    return plane and work_below(problem, 2.5e6)
+
+
 def little_narrowing(problem: Problem) -> bool:
     """One group, blocks not full, less than 80 million operations, to no more channels."""
     return work_below(problem, 8e7) and problem.filling > 1 and problem.inputs >= problem.outputs
@@ -293,6 +299,14 @@ RULES = (
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
     Rule("cpu", "*", "output", to_few_channels, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 5.4; phase 52"),
     Rule("cpu", "onednn", "output", more_kernel_than_images, "gemm", "8, 32, 512 to 256, k 16, s 8: 5.2; phase 7.8"),
+    Rule(
+        "cpu",
+        "*",
+        "output",
+        least_work_in_a_plane,
+        "lax",
+        "1, 6x6, 32 to 32, k 5, s 2: 0.04, compiled in 90; phase 0.07, 320",
+    ),
     Rule("cpu", "bfloat16", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
     Rule("cpu", "bfloat16", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 6; gemm 35"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
