@@ -134,8 +134,8 @@ def build(
         pads = padding if isinstance(padding, str) else padding[dim]
         smallest, largest, default = _output_range(dim, i, extent(k, d), s, pads)
         size = default if output is None else output[dim]
-        if not holds(dim, "<=", smallest, size) or not holds(dim, "<=", size, largest):
-            raise Unreachable(dim, smallest, largest)
+        if not (holds(dim, ">=", size, 0) and holds(dim, "<=", smallest, size) and holds(dim, "<=", size, largest)):
+            raise Unreachable(dim, at_least_zero(dim, smallest), largest)
         if not isinstance(i * s - size, int):
             raise Undecidable(dim, f"{i * s} - {size} is a constant")
         sizes.append(size)
@@ -170,7 +170,10 @@ def cut(
 
 
 def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | tuple[int, int]) -> tuple[Size, ...]:
-    """(smallest, largest, default) output size: those whose strided convolution has `input` positions."""
+    """(smallest, largest, default) output size: those whose strided convolution has `input` positions.
+
+    The smallest may be negative: whether it is can't always be told of symbolic sizes, and need not.
+    """
     if pads == "SAME":  # input == ceil(output / stride)
         smallest, largest = (input - 1) * stride + 1, input * stride
     else:  # input == floor((output + low + high - extent) / stride) + 1
@@ -180,7 +183,7 @@ def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | t
     default = largest if pads == "SAME" else at_least_zero(dim, smallest)
     if isinstance(input, int) and input == 0:  # TensorFlow divides towards zero: smaller sizes map to 0 too
         smallest -= stride - 1
-    return at_least_zero(dim, smallest), largest, default
+    return smallest, largest, default
 
 
 def _low(input: Size, extent: int, stride: int, pads: str | tuple[int, int], output: Size) -> int:
@@ -262,7 +265,7 @@ def output_sizes(
         for dim, (i, k, s, d) in enumerate(zip(sizes, kernels, steps, dils, strict=True))
     ]
     defaults = tuple(default for _, _, default in found)
-    ranges = tuple(range(smallest, max(largest + 1, smallest)) for smallest, largest, _ in found)
+    ranges = tuple(range(max(smallest, 0), max(largest + 1, smallest, 0)) for smallest, largest, _ in found)
     one = not isinstance(input_size, Sequence) and not getattr(input_size, "ndim", 0)
     return OutputSizes(defaults[0], ranges[0]) if one else OutputSizes(defaults, ranges)
 

@@ -115,7 +115,7 @@ def exported(f, others, case, numbers):
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in others]
     if sizes := symbolic_sizes(case, numbers):
         shapes[0] = jax.ShapeDtypeStruct(sizes, others[0].dtype)
-    program = export.export(jax.jit(f), platforms=[["cpu"], ["cpu", "tpu"]][numbers[1] % 2])(*shapes)
+    program = export.export(jax.jit(f), platforms=[["cpu"], ["cpu", "tpu", "cuda"]][numbers[1] % 2])(*shapes)
     return export.deserialize(program.serialize(vjp_order=1)).call
 
 

@@ -118,6 +118,22 @@ def test_no_transformation_calls_them(method, mode, onednn):
         runs[mode]()
 
 
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+@pytest.mark.parametrize("spec", [jax.P("a"), jax.P(None, "a"), jax.P(None, None, None, "a")], ids=str)
+def test_no_program_of_many_devices_calls_them(spec, kind):
+    """Value and gradients, of an input whose batch, rows or channels are split over two devices."""
+    case = CASES["4x4, stride 2"]
+    x, w, y = case.arrays()
+    with jax.set_mesh(jax.make_mesh((2,), ("a",), (getattr(jax.sharding.AxisType, kind),))):
+        x, w, y = jax.device_put(x, spec), jax.device_put(w, jax.P()), jnp.asarray(y)
+        if kind == "Explicit":
+            y = jax.device_put(y, jax.typeof(jax.eval_shape(case.function(), x, w)).sharding.spec)
+        program = jax.jit(functools.partial(all_three, case.function()))
+        with raising():
+            found = program(x, w, y)
+    check(case, found)
+
+
 def test_the_probe_of_onednn_calls_none():
     before = _onednn.unavailable()
     _onednn._probed.cache_clear()

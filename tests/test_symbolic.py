@@ -58,6 +58,27 @@ def test_values_and_gradients(rank, name, method):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
 
 
+@pytest.mark.parametrize("method", ["auto", "lax", "phase", "gemm", "taps"])
+@pytest.mark.parametrize("name", ["odd", "stride 1", "depthwise, strided", "grouped"])
+def test_sums_that_may_be_zero(name, method):
+    """Nothing is said of h but that it is a size, so that h - 1, and b - 1, may be 0."""
+    kernel, stride, groups, inputs, outputs = KERNELS[name]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 5, groups * inputs), "float32")
+    w = rng.standard_normal((kernel, outputs, groups * inputs), "float32")
+
+    def f(x, w):
+        x = x[1:, 1:]
+        return jdeconv.conv1d_transpose(x, w, (-1, x.shape[1] * stride, groups * outputs), stride, method=method)
+
+    for function in (f, jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), (0, 1))):
+        shapes = jax.ShapeDtypeStruct(export.symbolic_shape(f"b, h, {x.shape[-1]}"), x.dtype), w
+        program = export.export(jax.jit(function), platforms=["cpu", "tpu", "cuda"])(*shapes).call
+        for size in (5, 2):
+            found, wanted = program(x[:, :size], w), function(x[:, :size], w)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
+
+
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_what_lax_exports_is_exported_under_patch(padding):
     """After a VALID convolution the sizes are sums."""

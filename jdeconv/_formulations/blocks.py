@@ -220,15 +220,25 @@ def window(
     x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
 ) -> jax.Array:
     """Of the dimensions after the first, those `sizes` from `starts` on."""
-    parts = list(zip(starts, sizes, strides or (1,) * len(sizes), strict=True))
-    for dim, (start, size, step) in enumerate(parts):
-        if step > 1 and not surely_positive(size):  # a slice's end might be before the array's beginning
-            x = jnp.take(x, start + step * jnp.arange(size), 1 + dim, mode="clip")
-            parts[dim] = (0, size, 1)
-    ends = [start + (size - 1) * step + 1 for start, size, step in parts]
-    starts, _, steps = zip(*parts, strict=True)
+    steps = strides or (1,) * len(sizes)
+    x, ends = room_for(x, 1, starts, sizes, steps)
     rest = x.shape[1 + len(sizes) :]
     return lax.slice(x, (0, *starts, *(0 for _ in rest)), (x.shape[0], *ends, *rest), (1, *steps, *(1 for _ in rest)))
+
+
+def room_for(
+    x: jax.Array, axis: int, starts: Sequence[int], sizes: Sequence[Size], steps: Sequence[int]
+) -> tuple[jax.Array, list[Size]]:
+    """`x` and where its slices end, each `size` elements that are a `step` apart, of the dimensions from `axis` on.
+
+    A symbolic size may be 0, and the last element's place negative: then a slice ends a whole step later, in zeros.
+    """
+    ends, more = [], [(0, 0, 0)] * x.ndim
+    for dim, (start, size, step) in enumerate(zip(starts, sizes, steps, strict=True)):
+        whole = step > 1 and not surely_positive(size)
+        ends.append(start + (size * step if whole else (size - 1) * step + 1))
+        more[axis + dim] = (0, step - 1 if whole else 0, 0)
+    return lax.pad(x, x.dtype.type(0), more) if any(map(any, more)) else x, ends
 
 
 def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
@@ -250,8 +260,15 @@ def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
             y = jnp.expand_dims(lax.slice_in_dim(y, 0, (k - 1) * d + 1, d, axis), axis)
             continue
         reached = jnp.arange(i)[:, None] * s + jnp.arange(k) * d
-        y = jnp.take(y, reached, axis, mode="clip")
+        y = taken(y, reached, axis)
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
+
+
+def taken(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
+    """`x` at these places of an axis, in their stead. Of a symbolic size that may be 0 there is an element too many."""
+    if not surely_positive(x.shape[axis]):
+        x = lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])
+    return jnp.take(x, where, axis, mode="clip")
 
 
 def materialised(x: jax.Array) -> jax.Array:

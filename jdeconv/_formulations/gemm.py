@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from .._geometry import Geometry, surely_positive
+from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._problem import Problem
 from . import one_block, one_position
@@ -32,7 +32,9 @@ from .blocks import (
     patches,
     phases,
     places,
+    room_for,
     strided_windows,
+    taken,
     too_wide,
     unit,
     window,
@@ -157,12 +159,13 @@ def _from_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engin
     # A dimension at a time: each slice is a loop to be compiled, and so few of them go through memory again.
     for dim, (i, k, s, d) in reversed(list(enumerate(sizes))):
         axis = patches.ndim - rank + dim
-        if (rank < 3 or dim == rank - 1) and surely_positive(i):
-            windows = [lax.slice_in_dim(patches, t * d, t * d + (i - 1) * s + 1, s, axis) for t in range(k)]
+        if rank < 3 or dim == rank - 1:
+            patches, (end,) = room_for(patches, axis, (0,), (i,), (s,))
+            windows = [lax.slice_in_dim(patches, t * d, t * d + end, s, axis) for t in range(k)]
             patches = jnp.stack(windows, axis=1)
         else:  # whole rows, which one gather moves as fast: 1, 64x64x32, 64 to 1, k 3, s 2, compiled in 62 ms, not 272
             reached = jnp.arange(k)[:, None] * d + jnp.arange(i) * s
-            patches = jnp.moveaxis(jnp.take(patches, reached, axis, mode="clip"), axis, 1)
+            patches = jnp.moveaxis(taken(patches, reached, axis), axis, 1)
     w = engine.product(patches.reshape(groups, -1, *patches.shape[-rank - 1 :]), x, "go_,_gi->goi")
     return w.reshape(groups, *geometry.kernel, o, x.shape[-1]).transpose(*range(1, rank + 2), 0, -1)
 
