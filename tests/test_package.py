@@ -84,7 +84,7 @@ def public():
             if missing.name.startswith("jdeconv"):
                 raise
             continue
-        for name in dir(found):
+        for name in sorted({*dir(found)} - {*jdeconv._MODULES}):
             each = getattr(found, name)
             if name.startswith("_") or not getattr(each, "__module__", "").startswith(module):
                 continue  # of another module
