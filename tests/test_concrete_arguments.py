@@ -131,7 +131,7 @@ OTHERS = {
     "transpose_kernel", "use_consistent_padding", "source", "target", "layout", "key", "dtype", "initializer",
     "shuffle",
 }  # fmt: skip
-WITHOUT_NUMBERS = {"convert.tree", "use_onednn", "patch"}
+WITHOUT_NUMBERS = {"convert.tree", "use_onednn", "patch", "to_lax"}
 
 
 def linen(features=6, kernel_size=(3, 2), strides=(2, 3), output_shape=None, **options):
