@@ -17,12 +17,14 @@ import jax
 
 def _own(public: types.ModuleType, *sources: str) -> Any:
     """What `public` holds; where something foreign stands in it already, what the sources define by that name."""
-    modules = [module for name in sources if (module := _imported(name))]
-    own = {name: value for name, value in vars(public).items() if not name.startswith("_")}
-    for name, value in own.items():
-        defined = [vars(module)[name] for module in modules if name in vars(module)]
-        if defined and not any(value is each for each in defined):
-            own[name] = defined[0]
+    modules = [vars(module) for name in sources if (module := _imported(name))]
+    defined = {name: value for module in reversed(modules) for name, value in module.items()}
+    genuine = {id(value) for module in modules for value in module.values()}
+    own = {
+        name: defined[name] if name in defined and id(value) not in genuine else value
+        for name, value in vars(public).items()
+        if not name.startswith("_")
+    }
     return types.SimpleNamespace(**own)
 
 
