@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
 import flax
@@ -11,7 +10,7 @@ import jax
 from ._arguments import integers, shown
 from ._dilated import Names
 from ._errors import either, refusal
-from ._jax_operations import jnp, lax
+from ._jax_operations import copied, jnp, lax
 from ._operands import described
 from .lax import LAYOUTS, prepare
 
@@ -74,11 +73,7 @@ def called(
         both, parameters = prepare(inputs, kernel, *arguments, **options)
         return both.convolve(**parameters)
 
-    stood = inspect.unwrap(method)
-    known = {**stood.__globals__, "lax": _Lax(conv_transpose)}
-    exchanged = FunctionType(stood.__code__, known, stood.__name__, stood.__defaults__, stood.__closure__)
-    exchanged.__kwdefaults__ = stood.__kwdefaults__
-    result: jax.Array = exchanged(layer, inputs)
+    result: jax.Array = copied(inspect.unwrap(method), lax=_Lax(conv_transpose))(layer, inputs)
     if calls != 1:
         raise ImportError(
             f"Flax {flax.__version__}: its ConvTranspose calls lax.conv_transpose {calls} times; jdeconv expected "

@@ -35,11 +35,12 @@ def _imported(name: str) -> types.ModuleType | None:
         return None
 
 
-def _copied(function: Any) -> Any:
+def copied(function: Any, **exchanged: Any) -> Any:
+    """A copy of a function of Python, in whose module these names stand for something else; no other callable."""
     if not isinstance(function, types.FunctionType):
         return function
-    code, names = function.__code__, function.__globals__
-    copy = types.FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+    names = {**function.__globals__, **exchanged} if exchanged else function.__globals__
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     import jax.numpy as jnp
     from jax import lax
 
-    __all__ = ["jnp", "lax"]
+    __all__ = ["copied", "jnp", "lax"]
 else:
     _LAX = tuple(f"jax._src.lax.{name}" for name in ("lax", "slicing", "convolution", "parallel", "control_flow"))
     _NUMPY = tuple(
@@ -56,5 +57,5 @@ else:
         for name in ("lax_numpy", "array_constructors", "array_creation", "einsum", "indexing", "reductions", "ufuncs")
     )
     lax, jnp = _own(jax.lax, *_LAX, "jax._src.pjit"), _own(jax.numpy, *_NUMPY)
-    lax.conv_general_dilated, lax.dot_general = map(_copied, (lax.conv_general_dilated, lax.dot_general))
-    jnp.einsum = functools.partial(_copied(jnp.einsum), _dot_general=lax.dot_general)
+    lax.conv_general_dilated, lax.dot_general = map(copied, (lax.conv_general_dilated, lax.dot_general))
+    jnp.einsum = functools.partial(copied(jnp.einsum), _dot_general=lax.dot_general)

@@ -10,6 +10,7 @@ import jax
 from ._errors import blames_caller, refusal
 from ._formulations import Engine
 from ._formulations.blocks import pad
+from ._geometry import extent
 from ._jax import eval_jaxpr, inlined, is_program, with_equations, with_rules
 from ._jax_operations import lax
 from ._operands import described
@@ -144,7 +145,7 @@ class _ForTools(Engine):
         rhs = lax.transpose(rhs, (*kernels[2:], kernels[1], kernels[0]))
         cuts: Pairs = []
         if strides := arguments.get("lhs_dilation"):
-            extents = [(k - 1) * d + 1 for k, d in zip(rhs.shape, arguments["rhs_dilation"], strict=False)]
+            extents = [*map(extent, rhs.shape, arguments["rhs_dilation"])]
             arguments["padding"], cuts = _plain(arguments["padding"], extents, strides)
         last = (0, rank + 1, *range(1, rank + 1))
         numbers = lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last)

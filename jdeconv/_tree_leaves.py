@@ -1,5 +1,6 @@
 """What each library calls the leaves of a parameter tree: paths as words, and the role that a leaf's name says."""
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -145,9 +146,5 @@ def name_says_transposed(layer: str) -> bool:
 def without_prefix(names: Iterable[str]) -> dict[str, str]:
     """The names, without the words that all of them begin with."""
     split = {name: name.split("/") for name in names}
-    common = min((len(parts) - 1 for parts in split.values()), default=0)
-    for parts in split.values():
-        first = next(iter(split.values()))
-        same = next((n for n in range(common) if parts[n] != first[n]), common)
-        common = min(common, same)
+    common = min((len(os.path.commonprefix([*split.values()])), *(len(parts) - 1 for parts in split.values())))
     return {name: "/".join(parts[common:]) for name, parts in split.items()}

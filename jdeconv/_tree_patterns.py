@@ -12,6 +12,7 @@ from ._tree_leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 
 Copy = Mapping[str, str] | Collection[str]
+MOST_NAMES = 8  # of leaves or layers in an error
 
 
 def check_transposed(tree: Tree, transposed: bool | Collection[str] | None) -> None:
@@ -128,6 +129,3 @@ def _listed(names: Collection[str], none: str) -> str:
     if not first:
         return none
     return either(first) if len(first) == len(names) else f"{', '.join(first)} or {len(names) - len(first)} others"
-
-
-MOST_NAMES = 8  # of leaves or layers in an error

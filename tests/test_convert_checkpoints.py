@@ -1,27 +1,16 @@
 """Whole checkpoints: leaves that are no layer's, depthwise kernels, PReLUs and SavedModels."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from converting import drawn, refused
 from peers import needs, peer
 
 from jdeconv import convert
 
 tf, keras, torch = peer("tensorflow"), peer("keras"), peer("torch")
 flax, equinox, haiku = peer("flax"), peer("equinox"), peer("haiku")
-RNG = np.random.default_rng(0)
-
-
-def drawn(*shape):
-    return RNG.standard_normal(shape, np.float32)
-
-
-def refused(message, *arguments, **options):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        convert.tree(*arguments, **options)
 
 
 # Leaves that are no layer's.

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from converting import drawn
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import needs, peer, refuses
@@ -13,12 +14,7 @@ from peers import needs, peer, refuses
 from jdeconv import convert
 
 torch, flax, equinox = peer("torch"), peer("flax"), peer("equinox")
-RNG = np.random.default_rng(0)
 NAMES = ("deconv1", "Conv_0", "conv2d", "ConvTranspose_0", "conv2_d_transpose", "layer")
-
-
-def drawn(*shape):
-    return RNG.standard_normal(shape, np.float32)
 
 
 def moved(w, name, shape, source="torch", target="flax", **options):

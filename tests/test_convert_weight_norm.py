@@ -1,26 +1,15 @@
 """Weights computed from others: PyTorch's weight norm is fused; the rest is refused, and the mend works."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from converting import drawn, refused
 from peers import needs, peer
 
 from jdeconv import convert
 
 torch, flax, equinox = peer("torch"), peer("flax"), peer("equinox")
-RNG = np.random.default_rng(0)
-
-
-def drawn(*shape):
-    return RNG.standard_normal(shape, np.float32)
-
-
-def refused(message, *arguments, **options):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        convert.tree(*arguments, **options)
 
 
 def torch_layers():

@@ -61,13 +61,17 @@ def wide_or_integers(problem: Problem) -> bool:
 
 def wide_off_the_plane(problem: Problem) -> bool:
     """float64 and complex128 in one or three dimensions or in groups, at most 512 taps."""
-    return wide(problem) and (problem.geometry.rank != 2 or problem.groups > 1)
+    return wide(problem) and _off_the_plane(problem)
 
 
 def wide_or_complex_off_the_plane(problem: Problem) -> bool:
     """float64 and complex numbers in one or three dimensions or in groups, at most 512 taps."""
-    off = problem.geometry.rank != 2 or problem.groups > 1
-    return off and (wide(problem) or (problem.dtype == "complex64" and problem.taps <= MOST_TAPS))
+    narrow = problem.dtype == "complex64" and problem.taps <= MOST_TAPS
+    return (wide(problem) or narrow) and _off_the_plane(problem)
+
+
+def _off_the_plane(problem: Problem) -> bool:
+    return problem.geometry.rank != 2 or problem.groups > 1
 
 
 def few_terms_in_other_types(problem: Problem) -> bool:
