@@ -11,7 +11,7 @@ import numpy as np
 
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import Geometry, cut
-from jdeconv._operator import solve
+from jdeconv._operator.primitive import solve
 
 from .cases import DTYPES, Array, rounded
 from .report import number, table

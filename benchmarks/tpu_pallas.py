@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from jdeconv import _tpu_tiles
 from jdeconv._formulations import METHODS
-from jdeconv._problem import Problem
+from jdeconv._plan import tpu_tiles
+from jdeconv._plan.problem import Problem
 
 from . import tpu_program
 from .cases import CASES, Case, sweep
@@ -60,15 +60,15 @@ def refusal(case: Case, dtype: str) -> str | None:
     problem = tpu_program.problem_of(case, "output", dtype)
     if reason := METHODS[PALLAS].supports(problem):
         return reason
-    tile = _tpu_tiles.of(problem)
+    tile = tpu_tiles.of(problem)
     return tile if isinstance(tile, str) else None
 
 
 def kernel_bytes(problem: Problem) -> float:
     """What the kernel copies between HBM and VMEM, over input, filter and output."""
-    tile = _tpu_tiles.of(problem)
+    tile = tpu_tiles.of(problem)
     assert not isinstance(tile, str)
-    return _tpu_tiles.moved(tile, _tpu_tiles.at_default(problem))
+    return tpu_tiles.moved(tile, tpu_tiles.at_default(problem))
 
 
 def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from jdeconv import _plan
 from jdeconv._formulations import METHODS, conv, taps
 from jdeconv._geometry import build
-from jdeconv._problem import Problem
+from jdeconv._plan import choose as planning
+from jdeconv._plan.problem import Problem
 
 from .cases import DTYPES, Case
 from .peer_jax import of_jdeconv, of_lax
@@ -66,7 +66,7 @@ def problem_of(case: Case, result: str, dtype: str) -> Problem:
 def without_kernel(problem: Problem) -> str:
     """What `auto` takes on a TPU but for the Pallas kernel, in which the compiler estimates nothing."""
     others = {name: method for name, method in METHODS.items() if name != "pallas"}
-    return _plan.choose("tpu", "xla", problem, _plan.AUTO, others | {"pallas": _Nothing()}).method
+    return planning.choose("tpu", "xla", problem, planning.AUTO, others | {"pallas": _Nothing()}).method
 
 
 class _Nothing:
@@ -122,7 +122,7 @@ def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str
 
 def program(case: Case, method: str, result: str, dtype: str, chip: str) -> jax.stages.Compiled:
     """For one of the three results: by `method`, or lax's own (`LAX`); 'auto' is without the Pallas kernel."""
-    if method == _plan.AUTO:
+    if method == planning.AUTO:
         method = without_kernel(problem_of(case, result, dtype))
     function = _function(case, method)
     x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=topology(chip)) for shape in case.shapes)

@@ -8,7 +8,7 @@ import figures
 from mkdocs.exceptions import PluginError
 
 from jdeconv._explain import PASSES
-from jdeconv._rules import RULES
+from jdeconv._plan.rules import RULES
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import jax
 
-from . import _plan
 from ._errors import blames_caller, refusal
+from ._facade.arrays import array
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
-from ._operands import array
-from ._operator import LETTERS, problem_of, solve, transposed_convolution_p
-from ._plan import Choice
-from ._problem import Problem
-from ._rules import RULES
+from ._operator.primitive import LETTERS, problem_of, solve, transposed_convolution_p
+from ._plan.choose import Choice, choose
+from ._plan.problem import Problem
+from ._plan.rules import RULES
 from ._tf import DATA_FORMATS, one_of, transposed
 
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
@@ -157,7 +156,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -> Pass:
     method, precision = parameters["method"], parameters["precision"]
     choices = {
-        platform: _plan.choose(platform, engine_for(problem) if platform == "cpu" else "xla", problem, method, METHODS)
+        platform: choose(platform, engine_for(problem) if platform == "cpu" else "xla", problem, method, METHODS)
         for platform in ("cpu", "gpu", "tpu")
     }
     operands = {

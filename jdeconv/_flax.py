@@ -8,10 +8,10 @@ import flax
 import jax
 
 from ._arguments import integers, shown
-from ._dilated import Names
 from ._errors import either, refusal
+from ._facade.arrays import described
+from ._facade.lax_arguments import Names
 from ._jax_operations import copied, jnp, lax
-from ._operands import described
 from .lax import LAYOUTS, prepare
 
 NAMES = Names("inputs", "kernel", "kernel_dilation", channels="Give the layer as many features as it was made for.")

@@ -75,7 +75,7 @@ class Geometry:
 
 
 class Unreachable(ValueError):
-    """An output size that this input size can't produce. `_unreachable` words it."""
+    """An output size that this input size can't produce. `_facade.unreachable` words it."""
 
     def __init__(self, dimension: int, smallest: Size, largest: Size):
         super().__init__(dimension, smallest, largest)

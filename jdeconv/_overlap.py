@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ._arguments import integers
 from ._errors import blames_caller
+from ._facade.unreachable import worded
 from ._geometry import Geometry, Unreachable, build, spatial_sizes
-from ._unreachable import worded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

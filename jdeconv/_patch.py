@@ -11,9 +11,9 @@ import jax
 
 from . import _settings
 from ._arguments import int_pairs
-from ._dilated import Operands, geometry_of, lax_result_type, operands, steps
+from ._facade.arrays import precision_now
+from ._facade.lax_arguments import Operands, geometry_of, lax_result_type, operands, steps
 from ._jax_operations import lax
-from ._operands import precision_now
 from .lax import prepare
 
 # What a function of jax.lax does instead; the first argument is the function that it stands for.

@@ -6,7 +6,7 @@ before is traced once more.
 
 import os
 
-from ._jax import setting
+from ._jax_compat import setting
 
 patched = setting(False)
 """Whether `jax.lax`'s convolutions are routed through jdeconv; in a thread that is in a block of `patch()`, else

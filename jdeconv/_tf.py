@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 
-from . import _output_shape
 from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
-from ._channels import transpose_conv
 from ._errors import blames_caller, refusal
+from ._facade import output_shape as output_shapes
+from ._facade.apply import transpose_conv
+from ._facade.arrays import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
+from ._facade.unreachable import worded
 from ._geometry import Undecidable, Unreachable, build
-from ._operands import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
-from ._unreachable import worded
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -291,8 +291,8 @@ def transposed(
         filter_inputs,
         "The filter's last dimension is the input's channels, the one before it the output's.",
     )
-    out_sizes, out_channels = _output_shape.parse(output_shape, rank, batch, group_channels, channel_axis)
-    groups = _output_shape.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
+    out_sizes, out_channels = output_shapes.parse(output_shape, rank, batch, group_channels, channel_axis)
+    groups = output_shapes.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
     try:
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:

@@ -8,13 +8,13 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import jax
 
 from ._errors import blames_caller, refusal
+from ._facade.arrays import described
 from ._formulations import Engine
 from ._formulations.blocks import pad
 from ._geometry import extent
-from ._jax import eval_jaxpr, inlined, is_program, with_equations, with_rules
+from ._jax_compat import eval_jaxpr, inlined, is_program, with_equations, with_rules
 from ._jax_operations import lax
-from ._operands import described
-from ._operator import by_lax, transposed_convolution_p
+from ._operator.primitive import by_lax, transposed_convolution_p
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ._operator import transposed_convolution_p
+from ._operator.primitive import transposed_convolution_p
 
 
 def convolutions_saveable(primitive: Any, *_: Any, **parameters: Any) -> bool:

@@ -8,12 +8,12 @@ import equinox
 import jax
 
 from ._arguments import integers, shown
-from ._dilated import Names, geometry_of, lax_result_type, operands
 from ._errors import blames_caller, refusal
+from ._facade.arrays import described, method_for, plain, precision_now
+from ._facade.lax_arguments import Names, geometry_of, lax_result_type, operands
+from ._facade.output_shape import spatial_sizes
+from ._facade.unreachable import worded
 from ._geometry import Undecidable, Unreachable
-from ._operands import described, method_for, plain, precision_now
-from ._output_shape import spatial_sizes
-from ._unreachable import worded
 
 NAMES = Names(
     "x",

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from . import convert
 from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
+from ._facade.arrays import dtype_of, plain
 from ._jax_operations import jnp
-from ._layouts import LAYOUTS, layout_named, moved
-from ._operands import dtype_of, plain
+from .convert._layouts import LAYOUTS, layout_named, moved
 
 Initializer: TypeAlias = Callable[..., jax.Array]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 
-from . import _cuts
 from ._arguments import integers, shown, spatial
-from ._channels import transpose_conv
 from ._errors import blames_caller, refusal
+from ._facade.apply import transpose_conv
+from ._facade.arrays import array, check_inputs, check_kernel, method_for, precision_now, result_type
+from ._facade.cuts import cropped
 from ._geometry import extent
-from ._operands import array, check_inputs, check_kernel, method_for, precision_now, result_type
 
 
 @blames_caller
@@ -88,7 +88,7 @@ def conv_transpose(
     same = _is_same(padding)
     spans = [extent(k, d) for k, d in zip(sizes, dils, strict=True)]
     cuts = [_cut(k, s, more, same) for k, s, more in zip(spans, steps, extra, strict=True)]
-    geometry = _cuts.geometry("padding", padding, in_sizes, sizes, steps, dils, cuts)
+    geometry = cropped("padding", padding, in_sizes, sizes, steps, dils, cuts)
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
     with jax.named_scope("conv_transpose"):
         return transpose_conv(x, w, geometry, 1, channel_axis, **parameters)

@@ -4,14 +4,14 @@ from typing import Any
 
 import jax
 
-from . import _output_shape
 from ._arguments import flag, int_pairs, items
-from ._dilated import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
 from ._errors import blames_caller, refusal
+from ._facade import output_shape as output_shapes
+from ._facade.arrays import method_for, plain, precision_now
+from ._facade.lax_arguments import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
+from ._facade.unreachable import worded
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
-from ._operands import method_for, plain, precision_now
-from ._unreachable import worded
 
 MODES = ("SAME", "VALID")
 # What lax takes None for, by the number of dimensions.
@@ -177,7 +177,7 @@ def _sized(
     both: Operands, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Any, output_shape: Any
 ) -> Geometry:
     """With the output's sizes asked for: any that the strided convolution maps to the input's."""
-    sizes = _output_shape.spatial_sizes(output_shape, both.rank)
+    sizes = output_shapes.spatial_sizes(output_shape, both.rank)
     pads = padding
     if not _is_mode(padding):
         pairs = int_pairs(padding, both.rank, least=None)

@@ -6,8 +6,8 @@ import jax
 from flax import linen
 
 from ._errors import blames_caller
+from ._facade.arrays import plain
 from ._flax import called, grouped, groups_from
-from ._operands import plain
 
 
 class ConvTranspose(linen.ConvTranspose):

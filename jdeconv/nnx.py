@@ -11,9 +11,9 @@ from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
 from ._errors import blames_caller
+from ._facade.arrays import method_for, plain
 from ._flax import called, grouped, groups_from
 from ._jax_operations import jnp
-from ._operands import method_for, plain
 
 
 class ConvTranspose(nnx.ConvTranspose):

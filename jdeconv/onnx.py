@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 
-from . import _cuts, _output_shape
 from ._arguments import integers, shown
-from ._channels import transpose_conv, with_bias
 from ._errors import blames_caller, either, refusal
-from ._jax_operations import jnp
-from ._operands import (
+from ._facade import output_shape as output_shapes
+from ._facade.apply import transpose_conv, with_bias
+from ._facade.arrays import (
     array,
     bias_for,
     check_inputs,
@@ -20,6 +19,8 @@ from ._operands import (
     precision_now,
     result_type,
 )
+from ._facade.cuts import check_output_padding, cropped
+from ._jax_operations import jnp
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
@@ -102,7 +103,7 @@ def conv_transpose(
     steps = _ints("strides", strides, rank, least=1)
     dils = _ints("dilations", dilations, rank, least=1)
     extra = _ints("output_padding", output_padding, rank)
-    _cuts.check_output_padding(output_padding, extra, steps, dils, "strides and dilations")
+    check_output_padding(output_padding, extra, steps, dils, "strides and dilations")
     _check_kernel_shape(kernel_shape, w, tuple(kernel))
     groups = groups_for("group", group, in_channels)
     bias = bias_for("B", B, groups * group_outputs, "X", x)
@@ -116,12 +117,12 @@ def conv_transpose(
         if output_shape is None:
             sizes: tuple[Any, ...] = tuple(i * s for i, s in zip(in_sizes, steps, strict=True))
         else:
-            sizes = _output_shape.spatial_sizes(output_shape, rank, single=False)
+            sizes = output_shapes.spatial_sizes(output_shape, rank, single=False)
         cuts = [
             _split((i - 1) * s + more + (k - 1) * d + 1 - size, more, auto_pad)
             for i, s, more, k, d, size in zip(in_sizes, steps, extra, kernel, dils, sizes, strict=True)
         ]
-    geometry = _cuts.geometry(*source, in_sizes, kernel, steps, dils, cuts)
+    geometry = cropped(*source, in_sizes, kernel, steps, dils, cuts)
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
     with jax.named_scope("ConvTranspose"):
         y = transpose_conv(x, jnp.moveaxis(w, (1, 0), (-2, -1)), geometry, groups, 1, **parameters)

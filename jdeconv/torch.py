@@ -5,12 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _cuts
 from ._arguments import integers
-from ._channels import transpose_conv, with_bias
 from ._errors import blames_caller, refusal
-from ._jax_operations import jnp
-from ._operands import (
+from ._facade.apply import transpose_conv, with_bias
+from ._facade.arrays import (
     DTYPES,
     array,
     bias_for,
@@ -22,6 +20,8 @@ from ._operands import (
     precision_now,
     result_type,
 )
+from ._facade.cuts import check_output_padding, cropped
+from ._jax_operations import jnp
 
 
 @blames_caller
@@ -189,11 +189,11 @@ def _transposed(
     pads = integers("padding", padding, lengths=(rank,), least=0)
     extra = integers("output_padding", output_padding, lengths=(rank,), least=0)
     dilations = integers("dilation", dilation, lengths=(rank,), least=1)
-    _cuts.check_output_padding(output_padding, extra, strides, dilations, "stride and dilation")
+    check_output_padding(output_padding, extra, strides, dilations, "stride and dilation")
     count = groups_for("groups", groups, in_channels)
     b = bias_for("bias", bias, count * group_outputs, "input", x, dtypes)
     cuts = [(pad, pad - more) for pad, more in zip(pads, extra, strict=True)]
-    geometry = _cuts.geometry("padding", padding, in_sizes, kernel, strides, dilations, cuts)
+    geometry = cropped("padding", padding, in_sizes, kernel, strides, dilations, cuts)
     parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
     unbatched = x.ndim == rank + 1
     with jax.named_scope(f"conv_transpose{rank}d"):

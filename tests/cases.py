@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import jdeconv
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
-from jdeconv._problem import Problem
+from jdeconv._plan.problem import Problem
 
 FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 FUNCTIONS = {1: jdeconv.conv1d_transpose, 2: jdeconv.conv2d_transpose, 3: jdeconv.conv3d_transpose}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peers import needs, peer
 
 from jdeconv import convert, output_sizes
-from jdeconv._layouts import LAYOUTS
+from jdeconv.convert._layouts import LAYOUTS
 
 tf, keras, torch = peer("tensorflow"), peer("keras"), peer("torch")
 onnx, runtime = peer("onnx"), peer("onnxruntime")

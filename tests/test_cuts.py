@@ -10,9 +10,9 @@ from cases import RUN_HERE, Case, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv import _cuts
+from jdeconv._facade import cuts as cropping
 from jdeconv._geometry import Overcut, cut
-from jdeconv._operator import solve
+from jdeconv._operator.primitive import solve
 
 
 @st.composite
@@ -63,7 +63,7 @@ def test_a_symbolic_size_that_decides_nothing():
     assert cut((n,), (3,), (2,), (1,), [(1, 0)]).output == (2 * n,)
     for cuts, condition in (((9, 9), "2*n - 17 >= 0"), ((0, 2 * n), "2*n - 1 is a constant")):
         with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text follows
-            _cuts.geometry("padding", cuts, (n,), (3,), (2,), (1,), [cuts])
+            cropping.cropped("padding", cuts, (n,), (3,), (2,), (1,), [cuts])
         assert condition in str(caught.value)
 
 

@@ -5,8 +5,8 @@ import math
 import subprocess
 import sys
 
-from jdeconv import _gpu_tiles as gpu_tiles
-from jdeconv._gpu_tiles import Product, tile_for
+from jdeconv._plan import gpu_tiles
+from jdeconv._plan.gpu_tiles import Product, tile_for
 
 
 def products():

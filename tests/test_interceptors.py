@@ -19,9 +19,9 @@ from jax import export, lax
 from test_pallas_gpu import on_h100
 
 import jdeconv
-from jdeconv import _onednn, _settings
-from jdeconv._formulations import METHODS
-from jdeconv._operator import solve
+from jdeconv import _settings
+from jdeconv._formulations import METHODS, onednn
+from jdeconv._operator.primitive import solve
 
 CASES = {
     "4x4, stride 2": Case(2, (8, 8), (4, 4), (2, 2), (1, 1), "SAME", (16, 16), 1, 32, 3),
@@ -55,7 +55,7 @@ def forgotten():
 
 
 @pytest.fixture(params=["on", "off"])
-def onednn(request):
+def switched(request):
     with _settings.onednn(request.param == "on"):
         yield
 
@@ -99,7 +99,7 @@ def test_no_program_calls_what_stands_in_lax_or_numpy(method, platform):
 
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("mode", ["eager", "jit", "disable_jit", "vmap", "vmap of both", "grad", "second", "export"])
-def test_no_transformation_calls_them(method, mode, onednn):
+def test_no_transformation_calls_them(method, mode, switched):
     case = CASES["4x4, stride 2"]
     x, w, y = map(jnp.asarray, case.arrays())
     f = case.function(method)
@@ -137,11 +137,11 @@ def test_no_program_of_many_devices_calls_them(spec, kind):
 
 
 def test_the_probe_of_onednn_calls_none():
-    before = _onednn.unavailable()
-    _onednn._probed.cache_clear()
+    before = onednn.unavailable()
+    onednn._probed.cache_clear()
     with raising():
-        assert _onednn.unavailable() == before
-    _onednn._probed.cache_clear()
+        assert onednn.unavailable() == before
+    onednn._probed.cache_clear()
 
 
 # Doubles: the numbers stay right, then and afterwards.
@@ -174,7 +174,7 @@ def test_the_doubles_double():
 @pytest.mark.parametrize("doubles", [doubling, exchanged])
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])
-def test_eager_calls_under_doubles_and_after(method, find, doubles, onednn):
+def test_eager_calls_under_doubles_and_after(method, find, doubles, switched):
     """JAX compiles eager calls once for a process."""
     f, (x, w, y) = BIG.function(method), BIG.arrays()
     with doubles():
@@ -185,7 +185,7 @@ def test_eager_calls_under_doubles_and_after(method, find, doubles, onednn):
 
 
 @pytest.mark.parametrize("find", [value, all_three])
-def test_a_program_traced_under_doubles_stays_right(find, onednn):
+def test_a_program_traced_under_doubles_stays_right(find, switched):
     x, w, y = BIG.arrays()
     program = jax.jit(functools.partial(find, BIG.function()))
     with doubling():
@@ -196,7 +196,7 @@ def test_a_program_traced_under_doubles_stays_right(find, onednn):
 
 
 @pytest.mark.parametrize("find", [value, all_three])
-def test_a_program_traced_before_doubles_stays_right(find, onednn):
+def test_a_program_traced_before_doubles_stays_right(find, switched):
     x, w, y = BIG.arrays()
     program = jax.jit(functools.partial(find, BIG.function()))
     traced, lowered = program.trace(x, w, y), program.lower(x, w, y)
@@ -207,7 +207,7 @@ def test_a_program_traced_before_doubles_stays_right(find, onednn):
 
 
 @pytest.mark.parametrize("over", ["input", "kernel", "both"])
-def test_vmap_under_doubles(over, onednn):
+def test_vmap_under_doubles(over, switched):
     """Two examples; each is the case's own."""
     x, w, y = BIG.arrays()
     axes = {"input": (0, None, 0), "kernel": (None, 0, 0), "both": (0, 0, 0)}[over]

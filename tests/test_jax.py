@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jdeconv
-from jdeconv import _jax
+from jdeconv import _jax_compat
 
 PACKAGE = pathlib.Path(jdeconv.__file__).parent
 PRIVATE = re.compile(
@@ -33,11 +33,11 @@ def names_in(tree):
 
 
 def test_the_private_api_is_in_one_file():
-    """But for attributes of a context or type that `_jax` has handed on."""
+    """But for attributes of a context or type that `_jax_compat` has handed on."""
     users = {
         path.name
         for path in PACKAGE.rglob("*.py")
-        if any(PRIVATE.search(name) for name in names_in(ast.parse(path.read_text()))) and path.name != "_jax.py"
+        if any(PRIVATE.search(name) for name in names_in(ast.parse(path.read_text()))) and path.name != "_jax_compat.py"
     }
     assert users == set()
 
@@ -74,10 +74,10 @@ def test_a_jax_that_lacks_it(lacking):
 
 def test_varying_axes():
     axes = frozenset({"a"})
-    assert _jax.varying(types.SimpleNamespace(manual_axis_type=types.SimpleNamespace(varying=axes))) == axes
-    assert _jax.varying(jax.typeof(np.ones(2))) == frozenset()
+    assert _jax_compat.varying(types.SimpleNamespace(manual_axis_type=types.SimpleNamespace(varying=axes))) == axes
+    assert _jax_compat.varying(jax.typeof(np.ones(2))) == frozenset()
     with pytest.raises(ImportError, match=r"^JAX .*: it has no jax\.typeof\(\.\.\.\)\.manual_axis_type\.varying; "):
-        _jax.varying(types.SimpleNamespace())
+        _jax_compat.varying(types.SimpleNamespace())
 
 
 def context(**axes):
@@ -90,12 +90,12 @@ def context(**axes):
 def test_a_lowerings_context():
     auto, manual = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Manual
     mesh = jax.sharding.AbstractMesh((4, 2), ("a", "b"), (auto, auto))
-    assert _jax.program_of(context(num_devices=None))[:3] == (1, True, False)
-    eight = _jax.program_of(context(num_devices=8))
+    assert _jax_compat.program_of(context(num_devices=None))[:3] == (1, True, False)
+    eight = _jax_compat.program_of(context(num_devices=8))
     assert eight[:3] == (8, False, False)
     assert eight.mesh.axis_sizes == (8,)
-    assert _jax.program_of(context(manual_axes={"a", "b"}, mesh=mesh))[:3] == (1, True, False)
-    some = _jax.program_of(context(manual_axes={"a"}, mesh=mesh))
+    assert _jax_compat.program_of(context(manual_axes={"a", "b"}, mesh=mesh))[:3] == (1, True, False)
+    some = _jax_compat.program_of(context(manual_axes={"a"}, mesh=mesh))
     assert some[:3] == (1, False, False)
     assert some.mesh.axis_types == (manual, auto)
 
@@ -103,7 +103,7 @@ def test_a_lowerings_context():
 @pytest.mark.parametrize("lacking", [types.SimpleNamespace(), context(), context(devices=8)])
 def test_an_unknown_context_is_never_taken_for_one_device(lacking):
     with pytest.raises(ImportError, match=r"^JAX .*: it has no context of lowerings with what is read there \("):
-        _jax.program_of(lacking)
+        _jax_compat.program_of(lacking)
 
 
 def test_source_lines_are_the_users():

@@ -10,7 +10,7 @@ import pytest
 from jdeconv._formulations import Engine
 from jdeconv._formulations.blocks import materialised
 from jdeconv._geometry import build
-from jdeconv._operator import solve
+from jdeconv._operator.primitive import solve
 
 SHAPES = {"input": (4, 12, 12), "kernel": (), "output": (4, 12, 12)}
 

@@ -17,9 +17,9 @@ from hypothesis import settings
 from jax import lax
 
 import jdeconv
-from jdeconv import _onednn
+from jdeconv._formulations import onednn
 
-needs_onednn = pytest.mark.skipif(_onednn.unavailable() is not None, reason=str(_onednn.unavailable()))
+needs_onednn = pytest.mark.skipif(onednn.unavailable() is not None, reason=str(onednn.unavailable()))
 CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
 CALL = '"__onednn$convolution"'
 SAMPLE = dict(window_strides=(1, 2), padding=((1, 0), (0, 2)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -33,7 +33,7 @@ UNSAFE = (
     "a window that is the image",
     "an image of one column",
 )
-needs_bfloat16 = pytest.mark.skipif(not _onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
+needs_bfloat16 = pytest.mark.skipif(not onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
 
 
 def sample(dtype="float32"):
@@ -42,7 +42,7 @@ def sample(dtype="float32"):
 
 
 def ours(x, w):
-    return _onednn.conv(x, w, **SAMPLE)
+    return onednn.conv(x, w, **SAMPLE)
 
 
 def theirs(x, w):
@@ -58,9 +58,9 @@ def calls(function, *operands):
 @pytest.fixture
 def fresh_probe():
     """Lets a test's probe find what it finds, and forgets it again."""
-    _onednn._probed.cache_clear()
+    onednn._probed.cache_clear()
     yield
-    _onednn._probed.cache_clear()
+    onednn._probed.cache_clear()
 
 
 # The sweep. Operands come as transposes or slices of parameters, which XLA must bring into the calls' layout.
@@ -160,7 +160,7 @@ def check(draws, call, reference, dtype):
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in _onednn.PROVEN]
+    ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in onednn.PROVEN]
 )
 def test_convolutions_equal_the_definition(dtype, kind):
     randoms = random.Random(f"{kind} {dtype}")
@@ -168,10 +168,10 @@ def test_convolutions_equal_the_definition(dtype, kind):
         draws = [draw_convolution(randoms, kind, dtype) for _ in range(10)]
         for shapes, arguments in draws:
             operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-            assert _onednn.refuses_conv(*operands, **arguments) in (None, *UNSAFE)
-        check(draws, _onednn.conv, convolution, dtype)
+            assert onednn.refuses_conv(*operands, **arguments) in (None, *UNSAFE)
+        check(draws, onednn.conv, convolution, dtype)
         if dtype != "float32":
-            check(draws, functools.partial(_onednn.conv, preferred_element_type="float32"), convolution, dtype)
+            check(draws, functools.partial(onednn.conv, preferred_element_type="float32"), convolution, dtype)
 
 
 # What is refused is `lax`'s own call.
@@ -204,26 +204,26 @@ def test_convolutions_equal_the_definition(dtype, kind):
 def test_refused_convolutions_are_those_of_lax(shapes, arguments, reason):
     operands = [np.ones(shape, np.float32) for shape in shapes]
     arguments = SAMPLE | arguments
-    assert reason in _onednn.refuses_conv(*operands, **arguments)
+    assert reason in onednn.refuses_conv(*operands, **arguments)
     if "precision" not in arguments:  # which lax refuses, too
         with jax.enable_x64(True):
-            assert not calls(lambda *a: _onednn.conv(*a, **arguments), *operands)
+            assert not calls(lambda *a: onednn.conv(*a, **arguments), *operands)
             expected = lax.conv_general_dilated(*operands, **arguments)
-            np.testing.assert_array_equal(_onednn.conv(*operands, **arguments), expected)
+            np.testing.assert_array_equal(onednn.conv(*operands, **arguments), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
 def test_unproven_types_are_left_to_lax(dtype):
     with jax.enable_x64(True):
         x, w = sample(dtype)
-        assert "unproven" in _onednn.refuses_conv(x, w, **SAMPLE)
+        assert "unproven" in onednn.refuses_conv(x, w, **SAMPLE)
         assert not calls(ours, x, w)
 
 
 def test_bfloat16_needs_its_products(monkeypatch):
-    monkeypatch.setattr(_onednn, "_processor", lambda: frozenset({"avx2", "avx512f"}))
+    monkeypatch.setattr(onednn, "_processor", lambda: frozenset({"avx2", "avx512f"}))
     x, w = sample("bfloat16")
-    assert _onednn.refuses_conv(x, w, **SAMPLE) == "a processor without avx512_bf16"
+    assert onednn.refuses_conv(x, w, **SAMPLE) == "a processor without avx512_bf16"
     assert not calls(ours, x, w)
 
 
@@ -245,7 +245,7 @@ def test_bfloat16_needs_its_products(monkeypatch):
 )
 def test_what_bfloat16_is_not_asked_for(shapes, arguments, reason):
     operands = [np.ones(shape, "bfloat16") for shape in shapes]
-    assert reason in _onednn.refuses_conv(*operands, **(SAMPLE | arguments))
+    assert reason in onednn.refuses_conv(*operands, **(SAMPLE | arguments))
 
 
 @needs_onednn
@@ -258,8 +258,8 @@ def test_bfloat16_keeps_what_is_infinite_in_its_place(channels):
     infinite[0, 1, 2] = infinite[1, 0, 0] = True
     x[infinite] = np.inf
     given = dict(window_strides=(1, 1), padding=((0, 0), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    assert calls(lambda *a: _onednn.conv(*a, **given), x, w) == 1
-    y = np.asarray(_onednn.conv(x, w, **given), "float32")
+    assert calls(lambda *a: onednn.conv(*a, **given), x, w) == 1
+    y = np.asarray(onednn.conv(x, w, **given), "float32")
     np.testing.assert_array_equal(y, np.broadcast_to(np.where(infinite, np.inf, channels)[..., None], y.shape))
 
 
@@ -286,44 +286,44 @@ def closed(request, monkeypatch, tmp_path, fresh_probe):
     """Each thing that closes the gate, and what the reason then says."""
     match request.param:
         case "version":
-            monkeypatch.setattr(_onednn.version, "__version__", "0.99.0")
+            monkeypatch.setattr(onednn.version, "__version__", "0.99.0")
             yield "jaxlib 0.99.0"
         case "machine":
-            monkeypatch.setattr(_onednn.platform, "machine", lambda: "aarch64")
+            monkeypatch.setattr(onednn.platform, "machine", lambda: "aarch64")
             yield "aarch64"
         case "variable":
             monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
             yield "ONEDNN_MAX_CPU_ISA"
         case "processor":
-            monkeypatch.setattr(_onednn, "_processor", frozenset)
+            monkeypatch.setattr(onednn, "_processor", frozenset)
             yield "without avx2"
         case "cache":
             jax.config.update("jax_compilation_cache_dir", str(tmp_path))
             yield "jax_compilation_cache_dir"
             jax.config.update("jax_compilation_cache_dir", None)
         case "switch":
-            _onednn.use_onednn(False)
+            onednn.use_onednn(False)
             yield "use_onednn"
-            _onednn.use_onednn(True)
+            onednn.use_onednn(True)
         case "probe raises":
-            monkeypatch.setattr(_onednn, "_call", lambda *_: 1 / 0)
+            monkeypatch.setattr(onednn, "_call", lambda *_: 1 / 0)
             yield "ZeroDivisionError"
         case "probe differs":
-            call = _onednn._call
-            monkeypatch.setattr(_onednn, "_call", lambda *a: call(*a) + 1)
+            call = onednn._call
+            monkeypatch.setattr(onednn, "_call", lambda *a: call(*a) + 1)
             yield "differs"
 
 
 @needs_onednn
 def test_a_closed_gate_leaves_all_to_lax(closed):
     x, w = sample()
-    assert closed in _onednn.refuses_conv(x, w, **SAMPLE)
+    assert closed in onednn.refuses_conv(x, w, **SAMPLE)
     if closed != "jax_compilation_cache_dir":  # this test shall store nothing
         assert not calls(ours, x, w)
 
 
 def test_the_environment_switches_it_off():
-    code = "from jdeconv import _onednn; print(_onednn.unavailable())"
+    code = "from jdeconv import onednn; print(onednn.unavailable())"
     environment = {**os.environ, "JDECONV_ONEDNN": "0"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "JDECONV_ONEDNN=0" in found.stdout
@@ -355,7 +355,7 @@ def test_the_probe_runs_while_another_program_is_lowered(setting, fresh_probe):
     }
     with contexts[setting]():
         seen = []
-        jax.make_jaxpr(lambda x, w: (seen.append(_onednn.unavailable()), ours(x, w))[1])(*sample())
+        jax.make_jaxpr(lambda x, w: (seen.append(onednn.unavailable()), ours(x, w))[1])(*sample())
     assert seen == [None]
 
 
@@ -401,7 +401,7 @@ def test_donated_operands_are_not_overwritten_too_early():
 
     def program(x, w):
         for _ in range(3):
-            x = _onednn.conv(x, w, **arguments)
+            x = onednn.conv(x, w, **arguments)
         return x
 
     close(jax.jit(program, donate_argnums=0)(jax.numpy.array(x), w), expected(x, w))
@@ -445,24 +445,24 @@ def test_a_compiled_program_is_serialised_without_it():
         return jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2)).lower(x, w).compile()
 
     assert CALL in compiled().as_text()  # what JAX has kept of it is not taken
-    _onednn.use_onednn(False)
+    onednn.use_onednn(False)
     try:
         program = compiled()
         stored = serialize_executable.serialize(program)
         again = serialize_executable.deserialize_and_load(*stored, execution_devices=jax.devices()[:1])
         np.testing.assert_array_equal(again(x, w), program(x, w))
     finally:
-        _onednn.use_onednn(True)
+        onednn.use_onednn(True)
 
 
 @pytest.fixture
 def traced(monkeypatch):
     """The calls of oneDNN that were traced, in any thread."""
-    seen, call = [], _onednn._call
-    monkeypatch.setattr(_onednn, "_call", lambda *arguments: seen.append(1) or call(*arguments))
+    seen, call = [], onednn._call
+    monkeypatch.setattr(onednn, "_call", lambda *arguments: seen.append(1) or call(*arguments))
     jax.clear_caches()  # of what other tests have traced
     yield seen
-    _onednn.use_onednn(True)
+    onednn.use_onednn(True)
 
 
 def upsampled(x, w):
@@ -493,7 +493,7 @@ def test_the_switch_reaches_what_was_compiled_before(name, traced, caplog):
     assert before > 0
     compiled = []
     for enabled in (False, False, True, True):
-        _onednn.use_onednn(enabled)
+        onednn.use_onednn(enabled)
         with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
             caplog.clear()
             found = call()

@@ -16,7 +16,7 @@ from jax import export
 import jdeconv
 from jdeconv._formulations import METHODS, Engine, pallas
 from jdeconv._geometry import build
-from jdeconv._problem import Problem
+from jdeconv._plan.problem import Problem
 
 PROBLEM = Problem(build((8, 8), (4, 4), (2, 2), (1, 1), "SAME"), "output", 2, 1, 16, 8, "bfloat16")
 X, W = jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 2, 3))

@@ -19,7 +19,7 @@ import jdeconv
 from benchmarks import gpu_kernels
 from benchmarks.cases import CASES, DTYPES
 from jdeconv._formulations import pallas, pallas_gpu
-from jdeconv._gpu_tiles import Tile
+from jdeconv._plan.gpu_tiles import Tile
 
 drawn = functools.partial(cases, dtypes=("float32", "bfloat16"), ranks=(1, 2), most_groups=1, dilated=False)
 

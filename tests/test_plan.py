@@ -1,19 +1,17 @@
 """The table of rules: the first that applies and is supported wins, and a method asked for is used or refused."""
 
 import dataclasses
-import pathlib
 import re
 import types
 
 import pytest
 
-import jdeconv
-from jdeconv import _plan
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
-from jdeconv._plan import choose
-from jdeconv._problem import Problem
-from jdeconv._rules.rule import Rule, always
+from jdeconv._plan import choose as planning
+from jdeconv._plan.choose import choose
+from jdeconv._plan.problem import Problem
+from jdeconv._plan.rule import Rule, always
 
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
 
@@ -31,7 +29,7 @@ METHODS_HERE = METHODS | OURS
 
 
 def with_rules(monkeypatch, *rules):
-    monkeypatch.setattr(_plan, "RULES", (*rules, *_plan.RULES))
+    monkeypatch.setattr(planning, "RULES", (*rules, *planning.RULES))
 
 
 def test_the_first_rule_that_applies_wins(monkeypatch):
@@ -43,13 +41,13 @@ def test_the_first_rule_that_applies_wins(monkeypatch):
     unsupported = Rule("cpu", "xla", "output", always, "picky", "")
     wins = Rule("cpu", "xla", "output", always, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
-    assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == _plan.Choice("fast", "xla", wins)
+    assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == planning.Choice("fast", "xla", wins)
     assert choose("gpu", "xla", problem("output"), "auto", METHODS_HERE).method == "lax"
     assert choose("gpu", "xla", problem("kernel"), "auto", METHODS_HERE).method == "fast"
 
 
 def test_a_method_asked_for_is_used_or_refused_by_name():
-    assert choose("cpu", "xla", problem("output"), "fast", METHODS_HERE) == _plan.Choice("fast", "xla", None)
+    assert choose("cpu", "xla", problem("output"), "fast", METHODS_HERE) == planning.Choice("fast", "xla", None)
     with pytest.raises(NotImplementedError) as caught:
         choose("cpu", "xla", problem("output"), "picky", METHODS_HERE)
     assert str(caught.value) == "method='picky': kernel 3; expected an even kernel. Use method='auto'."
@@ -62,12 +60,12 @@ def test_auto_always_finds_a_formulation(platform, result):
 
 
 def test_every_rule_has_a_method_and_evidence():
-    assert all(rule.method in METHODS and rule.evidence for rule in _plan.RULES)
+    assert all(rule.method in METHODS and rule.evidence for rule in planning.RULES)
 
 
 def test_every_rule_says_by_itself_where_it_holds():
     """The documentation shows each in a row of its own, where no other one is the one before it."""
-    for rule in _plan.RULES:
+    for rule in planning.RULES:
         assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
 
 
@@ -278,8 +276,3 @@ def test_flops_blocks_and_filling():
     p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
     assert (p.block_count, p.filling) == (2 * 2, 16 / 12)
-
-
-def test_formulations_do_not_know_the_rules():
-    for path in (pathlib.Path(jdeconv.__file__).parent / "_formulations").glob("*.py"):
-        assert "_rules" not in path.read_text(), path

@@ -15,7 +15,7 @@ import urllib.parse
 
 import pytest
 
-from jdeconv._rules import RULES
+from jdeconv._plan.rules import RULES
 
 ROOT = pathlib.Path(__file__).parent.parent
 ABSENT = importlib.util.find_spec("mkdocs") is None

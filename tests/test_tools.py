@@ -18,8 +18,8 @@ from jax.experimental import checkify, roofline
 from peers import needs, peer
 
 import jdeconv
-from jdeconv import _jax, checkpoint_policies, to_lax
-from jdeconv._operator import transposed_convolution_p
+from jdeconv import _jax_compat, checkpoint_policies, to_lax
+from jdeconv._operator.primitive import transposed_convolution_p
 
 flax = peer("flax")
 X = np.random.default_rng(0).standard_normal((2, 6, 5, 3)).astype(np.float32)
@@ -132,7 +132,9 @@ def test_a_rule_of_the_users_stays(monkeypatch):
     rule = lambda *arguments, **parameters: None  # noqa: E731
     table = sys.modules["jax._src.checkify"].error_checks
     monkeypatch.setitem(table, transposed_convolution_p, rule)
-    monkeypatch.setitem(transposed_convolution_p._missing_in, "jax._src.checkify", _jax._TABLES["jax._src.checkify"])
+    monkeypatch.setitem(
+        transposed_convolution_p._missing_in, "jax._src.checkify", _jax_compat._TABLES["jax._src.checkify"]
+    )
     assert table[transposed_convolution_p] is rule
 
 

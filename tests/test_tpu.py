@@ -22,10 +22,10 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdec
 from benchmarks import cases as benchmark
 from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
-from jdeconv import _plan
 from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
-from jdeconv._problem import Problem
+from jdeconv._plan import choose as planning
+from jdeconv._plan.problem import Problem
 
 
 @pytest.mark.parametrize("method", ["lax", "gemm"])  # those that have programs of their own there
@@ -96,7 +96,7 @@ KERNEL_OR_NOT = [
 @pytest.mark.parametrize(("case", "method"), KERNEL_OR_NOT, ids=lambda value: getattr(value, "name", value))
 def test_auto_takes_the_kernel_only_where_it_wins(case, method):
     problem = tpu_program.problem_of(case, "output", "bfloat16")
-    assert _plan.choose("tpu", "xla", problem, "auto", METHODS).method == method
+    assert planning.choose("tpu", "xla", problem, "auto", METHODS).method == method
 
 
 # JAX compiles ahead of time for a TPU from 0.12 on, with the libtpu of its time.

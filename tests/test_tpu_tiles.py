@@ -7,8 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv import _tpu_tiles as tpu_tiles
-from jdeconv._tpu_tiles import Call, Line, Tiles, across, edges, first_column, last_start, moved, spans, tiles, used
+from jdeconv._plan.choose import tpu_tiles as tpu_tiles
+from jdeconv._plan.tpu_tiles import (
+    Call,
+    Line,
+    Tiles,
+    across,
+    edges,
+    first_column,
+    last_start,
+    moved,
+    spans,
+    tiles,
+    used,
+)
 
 LINES = st.builds(
     Line,

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from .. import _onednn
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
-from .._problem import Problem
-from . import conv, gemm, pallas, phase, taps
+from .._plan.problem import Problem
+from . import conv, gemm, onednn, pallas, phase, taps
 from .blocks import materialised
 
 MOST_SPLIT = 32
@@ -60,17 +59,17 @@ class Engine:
         not 9.2; of 8 times 16 to 8 it is not.
         """
         outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
-        narrow = lhs.dtype == "bfloat16" and _onednn.computes_in("bfloat16") and outputs >= 32
-        return self.onednn and not narrow and not _onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
+        narrow = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32
+        return self.onednn and not narrow and not onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
 
     def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
             return lax.conv_general_dilated(lhs, rhs, **arguments)
         # What it is not proven for in 16 bits it does in 32.
-        if lhs.dtype != self.sums and _onednn.refuses_conv(lhs, rhs, **arguments):
+        if lhs.dtype != self.sums and onednn.refuses_conv(lhs, rhs, **arguments):
             lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
-        return _onednn.conv(lhs, rhs, **arguments)
+        return onednn.conv(lhs, rhs, **arguments)
 
     def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
         """`einsum` of two operands of which one or both have positions: `_`, the batch and the spatial dimensions."""
@@ -142,11 +141,11 @@ def engine_for(problem: Problem) -> str:
 
     Where bfloat16 is not widened for it, 'onednn bfloat16', with AMX 'onednn bfloat16 amx'.
     """
-    if problem.dtype not in ("float32", "bfloat16", "float16") or _onednn.unavailable() is not None:
+    if problem.dtype not in ("float32", "bfloat16", "float16") or onednn.unavailable() is not None:
         return "xla"
-    if problem.dtype != "bfloat16" or not _onednn.computes_in(problem.dtype):
+    if problem.dtype != "bfloat16" or not onednn.computes_in(problem.dtype):
         return "onednn"
-    return "onednn bfloat16 amx" if _onednn.has_amx() else "onednn bfloat16"
+    return "onednn bfloat16 amx" if onednn.has_amx() else "onednn bfloat16"
 
 
 class Formulation(Protocol):

@@ -19,7 +19,7 @@ from jaxlib import version
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
-from .._problem import Problem
+from .._plan.problem import Problem
 
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each

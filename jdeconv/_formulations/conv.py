@@ -12,8 +12,8 @@ import jax
 
 from .._geometry import Geometry, Size
 from .._jax_operations import lax
-from .._problem import FEW_GROUPS, Problem
-from . import as_lax
+from .._plan.problem import FEW_GROUPS, Problem
+from . import conv_tpu
 from .blocks import one_channel_axis, pad, without_gaps
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def supports(problem: Problem) -> str | None:
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """Each output is a window of the dilated input under the flipped kernel."""
     if engine.platform == "tpu":
-        return as_lax.transpose_conv(x, w, geometry, engine)
+        return conv_tpu.transpose_conv(x, w, geometry, engine)
     rank = geometry.rank
     n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
     if engine.platform == "gpu":
@@ -67,7 +67,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The strided convolution."""
     if engine.platform == "tpu":
-        return as_lax.input_grad(w, y, geometry, engine)
+        return conv_tpu.input_grad(w, y, geometry, engine)
     if engine.onednn:  # which refuses strides beyond the kernel
         y, geometry = without_gaps(y, geometry)
     rank = geometry.rank
@@ -92,7 +92,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     slower than TensorFlow a training step (jax#23783, jax#31662).
     """
     if engine.platform == "tpu" and not fewer_cycles_swapped(x.shape[0], x.shape[-1], y.shape[-1], geometry):
-        return as_lax.kernel_grad(x, y, geometry, engine)
+        return conv_tpu.kernel_grad(x, y, geometry, engine)
     if engine.onednn:
         # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
         y, geometry = without_gaps(y, geometry)

@@ -18,8 +18,8 @@ import jax
 
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
-from .._problem import Problem
-from . import one_block, one_position
+from .._plan.problem import Problem
+from . import gemm_one_position, gemm_tpu
 from .blocks import (
     fill,
     holds_taps,
@@ -53,10 +53,10 @@ def supports(problem: Problem) -> str | None:
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """One product maps the input's channels to those of all taps, which are added up where they go."""
-    if engine.platform != "tpu" and one_position.applies(geometry):
-        return one_position.transpose_conv(x, w, geometry, engine)
-    if engine.platform == "tpu" and one_block.applies(geometry):
-        return one_block.transpose_conv(x, w, geometry, engine)
+    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
+        return gemm_one_position.transpose_conv(x, w, geometry, engine)
+    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
+        return gemm_tpu.transpose_conv(x, w, geometry, engine)
     if engine.platform != "cpu" or holds_taps(geometry).all():
         return _by_blocks(x, w, geometry, engine)
     if engine.onednn and w.shape[-2] > 1:
@@ -118,12 +118,12 @@ def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) ->
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
-    if engine.platform != "tpu" and one_position.applies(geometry):
-        return one_position.input_grad(w, y, geometry, engine)
+    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
+        return gemm_one_position.input_grad(w, y, geometry, engine)
     if engine.platform == "gpu":
         return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
-    if engine.platform == "tpu" and one_block.applies(geometry):
-        return one_block.input_grad(w, y, geometry, engine)
+    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
+        return gemm_tpu.input_grad(w, y, geometry, engine)
     if holds_taps(geometry).all():
         w = kernel_to_blocks(w, geometry)
         windows = _windows(y, geometry)
@@ -135,15 +135,15 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
     """The input times each window of the output, over all positions."""
-    if engine.platform != "tpu" and one_position.applies(geometry):
-        return one_position.kernel_grad(x, y, geometry, engine)
+    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
+        return gemm_one_position.kernel_grad(x, y, geometry, engine)
     if engine.platform == "gpu":
         product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
         return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
     if engine.platform == "cpu" and isinstance(y.shape[-1], int) and y.shape[-1] <= FEW:
         return _from_patches(x, y, geometry, engine)
-    if engine.platform == "tpu" and one_block.applies(geometry):
-        return one_block.kernel_grad(x, y, geometry, engine)
+    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
+        return gemm_tpu.kernel_grad(x, y, geometry, engine)
     y = engine.once(y) if math.prod(geometry.blocks) > 2 else y
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jnp.stack(taps).reshape(*geometry.blocks, *taps[0].shape)

@@ -18,8 +18,8 @@ import jax
 
 from .._errors import unable
 from .._geometry import Geometry
-from .._jax import tpu_interpreted
-from .._problem import UNKNOWN, Problem
+from .._jax_compat import tpu_interpreted
+from .._plan.problem import UNKNOWN, Problem
 from . import conv
 
 if TYPE_CHECKING:

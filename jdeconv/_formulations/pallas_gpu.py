@@ -27,9 +27,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from .._geometry import Geometry
-from .._gpu_tiles import Product, Tile, tile_for
-from .._jax import Primitive, ShapedArray, lower_fun, register_lowering
+from .._jax_compat import Primitive, ShapedArray, lower_fun, register_lowering
 from .._jax_operations import jnp, lax
+from .._plan.gpu_tiles import Product, Tile, tile_for
 from .blocks import unit
 
 if TYPE_CHECKING:

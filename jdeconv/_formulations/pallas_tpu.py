@@ -15,11 +15,11 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .. import _tpu_tiles as tpu_tiles
 from .._errors import unable
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
-from .._tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
+from .._plan import tpu_tiles as tpu_tiles
+from .._plan.tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
 
 if TYPE_CHECKING:
     from . import Engine

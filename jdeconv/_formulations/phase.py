@@ -14,7 +14,7 @@ import jax
 
 from .._geometry import Geometry
 from .._jax_operations import lax
-from .._problem import Problem
+from .._plan.problem import Problem
 from . import conv
 from .blocks import (
     holds_taps,

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _tree_moves, _tree_pairs, _tree_patterns, _trees
-from ._arguments import integer, shown
+from .._arguments import integer, shown
+from .._errors import blames_caller, refusal
+from .._facade.arrays import described
+from . import _moves, _pairs, _patterns, _trees
 from ._arrays import array as as_array
-from ._errors import blames_caller, refusal
 from ._layouts import ends, layout_named, moved
-from ._operands import described
 
 
 @blames_caller
@@ -91,7 +91,7 @@ def tree(
     source: str = "torch",
     target: str = "flax",
     *,
-    names: _tree_pairs.Names = None,
+    names: _pairs.Names = None,
     transposed: bool | Collection[str] | None = None,
     ignore: Collection[str] = (),
     copy: Mapping[str, str] | Collection[str] = (),
@@ -170,16 +170,16 @@ def tree(
     """
     layouts = layout_named("source", source), layout_named("target", target)
     old, new = _trees.opened("tree", tree, source), _trees.opened("like", like, target)
-    left_out = _tree_patterns.ignored(old, ignore)
-    copied = _tree_patterns.copied(old, new, copy, left_out)
-    copies = _tree_patterns.copies(old, new, copied)
+    left_out = _patterns.ignored(old, ignore)
+    copied = _patterns.copied(old, new, copy, left_out)
+    copies = _patterns.copies(old, new, copied)
     _trees.read(old, {*left_out, *copied.values()})
     _trees.read(new, copied)
-    _tree_patterns.check_transposed(old, transposed)
-    pairs = _tree_pairs.paired(old, new, names)
-    moves = _tree_moves.moves(pairs, *layouts, transposed)
+    _patterns.check_transposed(old, transposed)
+    pairs = _pairs.paired(old, new, names)
+    moves = _moves.moves(pairs, *layouts, transposed)
     values = {}
     for (giving, taking), move in zip(pairs, moves, strict=True):
-        _tree_pairs.check_roles(giving, taking, old.graph)
-        values[taking.name] = {role: _tree_moves.value(giving, taking, role, move, *layouts) for role in taking.roles}
+        _pairs.check_roles(giving, taking, old.graph)
+        values[taking.name] = {role: _moves.value(giving, taking, role, move, *layouts) for role in taking.roles}
     return _trees.filled(new, values, copies)

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._errors import refusal
-from ._operands import UNREADABLE, described, read
+from .._errors import refusal
+from .._facade.arrays import UNREADABLE, described, read
 
 
 def array(argument: str, value: Any) -> Any:

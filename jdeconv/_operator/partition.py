@@ -2,7 +2,7 @@
 
 XLA's own partitioner returns multiples of a convolution's kernel gradient for images split in height or width on meshes
 of two axes, and wrong strided convolutions (jaxlib 0.10 to 0.12). So it is told how, by JAX's `custom_partitioning`:
-every mesh axis splits one letter of the sum (see `_operator`), or a spatial dimension of both images. Letters that the
+every mesh axis splits one letter of the sum (see `primitive`), or a spatial dimension of both images. Letters that the
 result lacks are summed over the devices at the end; split images are lent the rows that they need by their neighbours.
 """
 
@@ -18,9 +18,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ._geometry import Geometry
-from ._jax import Primitive, ShapedArray, lowered, register_lowering
-from ._jax_operations import lax
+from .._geometry import Geometry
+from .._jax_compat import Primitive, ShapedArray, lowered, register_lowering
+from .._jax_operations import lax
 
 Specs = Mapping[str, list[tuple[str, ...]]]
 """For each role, the mesh axes of each of its dimensions."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._arguments import shown
-from ._errors import either, refusal
-from ._geometry import Size, Undecidable, Unreachable, dimension_name
+from .._arguments import shown
+from .._errors import either, refusal
+from .._geometry import Size, Undecidable, Unreachable, dimension_name
 
 
 def worded(

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 from jaxlib import version
 
-from . import _settings
-from ._arguments import flag
-from ._errors import blames_caller
-from ._geometry import extent
-from ._jax_operations import lax
+from .. import _settings
+from .._arguments import flag
+from .._errors import blames_caller
+from .._geometry import extent
+from .._jax_operations import lax
 
 # The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA. There are none
 # of matrix products: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads

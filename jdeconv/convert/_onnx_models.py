@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ._errors import refusal
-from ._tree_leaves import LEAVES, words
+from .._errors import refusal
+from ._leaves import LEAVES, words
 
 _ROLES = ("weight", "bias", "running_mean", "running_var")
 # Nodes with parameters: what layers they are, and how many inputs after the first are parameters.

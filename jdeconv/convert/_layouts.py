@@ -3,8 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
-from ._arguments import shown
-from ._errors import either, refusal
+from .._arguments import shown
+from .._errors import either, refusal
 
 
 class Layout(NamedTuple):

@@ -13,11 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _partition, _plan
-from ._errors import blames_caller, refusal
-from ._formulations import METHODS, Engine, engine_for
-from ._geometry import Geometry
-from ._jax import (
+from .._errors import blames_caller, refusal
+from .._formulations import METHODS, Engine, engine_for
+from .._geometry import Geometry
+from .._jax_compat import (
     BilinearPrimitive,
     Tracer,
     defbilinear,
@@ -29,8 +28,10 @@ from ._jax import (
     varying,
     with_devices,
 )
-from ._jax_operations import jnp, lax
-from ._problem import Problem
+from .._jax_operations import jnp, lax
+from .._plan.choose import AUTO, choose
+from .._plan.problem import Problem
+from . import partition
 
 # The letters of each role's axes, `_` standing for the spatial ones. Every letter but g is in exactly two of the three.
 LETTERS = {"input": "n_gi", "kernel": "_ogi", "output": "n_go"}
@@ -52,8 +53,8 @@ def solve(
       Array([1., 1., 2., 1., 1.], dtype=float32)
     """
     a, b = _equally_varying(*(operands[role] for role in _operands(result)))
-    if method != _plan.AUTO:  # one that can't do this case says so now, not when it is lowered
-        _plan.choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
+    if method != AUTO:  # one that can't do this case says so now, not when it is lowered
+        choose("*", "*", problem_of(a, b, geometry, result, dtype), method, METHODS)
     return transposed_convolution_p.bind(
         a, b, geometry=geometry, result=result, dtype=np.dtype(dtype), precision=precision, method=method
     )
@@ -210,7 +211,7 @@ def _compute(
         common = jnp.promote_types(a.dtype, b.dtype)
     problem = problem_of(a, b, geometry, result, dtype)
     name = engine_for(problem) if onednn else "xla"
-    choice = _plan.choose(platform, name, problem, method, METHODS)
+    choice = choose(platform, name, problem, method, METHODS)
     compute = getattr(METHODS[choice.method], COMPUTES[result])
     running = engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
     with jax.numpy_rank_promotion("allow"):  # inside, ranks differ on purpose
@@ -228,7 +229,7 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     devices, alone = program.devices, program.alone
     onednn = alone and platform == "cpu" and not program.exported
     # The rules hold for one device. A part for a TPU takes lax's program: no other was compiled there.
-    if not alone or (platform == "tpu" and _partition.inside()):
+    if not alone or (platform == "tpu" and partition.inside()):
         platform = "other"
     # A kernel asked for by name may refuse; from inside XLA's partitioner that would not reach the caller.
     if devices > 1 and parameters["method"] != "pallas" and (known := with_devices(context)):
@@ -239,7 +240,7 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
 
         context, stand_ins = known
         roles = _operands(result)
-        split = _partition.partitioned(solve_part, parameters["geometry"], result, roles, LETTERS, stand_ins)
+        split = partition.partitioned(solve_part, parameters["geometry"], result, roles, LETTERS, stand_ins)
         return lowered(split, context, a, b)
     compute = functools.partial(_compute, platform, onednn, **parameters)
     if not alone:

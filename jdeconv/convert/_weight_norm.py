@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._errors import refusal
+from .._jax_operations import jnp
 from ._arrays import array as as_array
-from ._errors import refusal
-from ._jax_operations import jnp
 
 _REMOVED = "torch.nn.utils.parametrize.remove_parametrizations(module, {weight!r})"
 _CALL = "Call {call} in PyTorch, for each such module of the model in eval mode, and give the new state_dict."

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ._geometry import Geometry
-from ._problem import Problem
+from .._geometry import Geometry
+from .problem import Problem
 
 LANES = 128
 SUBLANES = 8

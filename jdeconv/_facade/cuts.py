@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ._arguments import shown
-from ._errors import refusal
-from ._geometry import Geometry, Overcut, Size, Undecidable, cut, dimension_name
-from ._unreachable import undecided
+from .._arguments import shown
+from .._errors import refusal
+from .._geometry import Geometry, Overcut, Size, Undecidable, cut, dimension_name
+from .unreachable import undecided
 
 
-def geometry(
+def cropped(
     name: str,
     value: Any,
     input: Sequence[Size],

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import _plan
-from ._arguments import integers, known, shown
-from ._errors import either, refusal
-from ._formulations import METHODS
-from ._jax_operations import jnp, lax
+from .._arguments import integers, known, shown
+from .._errors import either, refusal
+from .._formulations import METHODS
+from .._jax_operations import jnp, lax
+from .._plan.choose import AUTO
 
 DTYPES = tuple(
     np.dtype(name)
@@ -280,7 +280,7 @@ PRESETS: dict[Any, lax.Precision] = {
 
 
 def method_for(method: Any) -> str:
-    known = (_plan.AUTO, *METHODS)
+    known = (AUTO, *METHODS)
     if not isinstance(method, str) or method not in known:
         raise refusal(
             ValueError,

@@ -6,7 +6,7 @@ engine is named, it was measured with that one; a figure with another engine's i
 was measured on an Intel Xeon with AMX as well, as were oneDNN's kernel gradients; what names amx, there alone.
 """
 
-from .._problem import Problem
+from .problem import Problem
 from .rule import Rule, always, in_volume, no_overlap, strided
 
 MOST_TAPS = 512  # each is an operation where taps are added up one by one

@@ -4,11 +4,11 @@ import fnmatch
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ._arguments import shown
+from .._arguments import shown
+from .._errors import either, refusal
+from .._facade.arrays import described
 from ._arrays import array as as_array
-from ._errors import either, refusal
-from ._operands import described
-from ._tree_leaves import CONVOLUTIONS, joined, without_prefix
+from ._leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 
 Copy = Mapping[str, str] | Collection[str]

@@ -5,8 +5,8 @@ from typing import Any
 
 from jax.tree_util import tree_flatten_with_path
 
-from ._jax_operations import jnp
-from ._tree_leaves import parts_of
+from .._jax_operations import jnp
+from ._leaves import parts_of
 
 # Of a running average that has forgotten its start: 0.99 to this power is 0, and as many steps again fit in an int32.
 SETTLED = 2**30

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from types import NoneType
 
-from ._arguments import shown
-from ._errors import either, refusal
-from ._operands import described
-from ._tree_leaves import joined, without_prefix
-from ._tree_moves import listed
+from .._arguments import shown
+from .._errors import either, refusal
+from .._facade.arrays import described
+from ._leaves import joined, without_prefix
+from ._moves import listed
 from ._trees import Layer, Tree
 
 Names = Mapping[str, str] | Callable[[str], str | None] | None

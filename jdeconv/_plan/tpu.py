@@ -6,7 +6,7 @@ the compiler leaves unpriced too (`python -m benchmarks tpu-estimate`). An estim
 
 import math
 
-from .._problem import Problem
+from .problem import Problem
 from .rule import Rule, no_overlap, strided
 
 MOST_WRITTEN_OUT = 64
@@ -107,16 +107,16 @@ def kernel_fills_the_chip(problem: Problem) -> bool:
     of phases makes up for (8, 103x103, 107 to 120, k 7, s 1: 1791; lax 1056). Where outputs leave lanes empty, only of
     512 positions in all: the change of layout that follows costs more (3, 10x10, 91 to 111, k 4, s 2: 26; lax 20).
     """
-    from .. import _tpu_tiles  # a tenth of the time that importing jdeconv would take
+    from . import tpu_tiles
 
     few = problem.dtype != "bfloat16" or min(problem.inputs, problem.outputs) < 64
-    if few or problem.taps > MOST_WRITTEN_OUT or (not strided(problem) and _tpu_tiles.joins(problem.inputs)):
+    if few or problem.taps > MOST_WRITTEN_OUT or (not strided(problem) and tpu_tiles.joins(problem.inputs)):
         return False
-    call, tile = _tpu_tiles.at_default(problem), _tpu_tiles.of(problem)
-    if isinstance(tile, str) or _tpu_tiles.moved(tile, call) > _tpu_tiles.MOST_MOVED:
+    call, tile = tpu_tiles.at_default(problem), tpu_tiles.of(problem)
+    if isinstance(tile, str) or tpu_tiles.moved(tile, call) > tpu_tiles.MOST_MOVED:
         return False
     positions = call.batch * call.height.blocks * call.width.blocks
-    if positions < _tpu_tiles.ROWS and call.outputs % _tpu_tiles.LANES:
+    if positions < tpu_tiles.ROWS and call.outputs % tpu_tiles.LANES:
         return False
     return tile.images * tile.rows * min(tile.columns, call.width.blocks) >= 256
 

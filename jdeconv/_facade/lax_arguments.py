@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._arguments import integers, items, shown
-from ._errors import refusal
-from ._geometry import Geometry, Undecidable, at_least_zero, holds
-from ._jax_operations import jnp, lax
-from ._operands import described, dtype_of, kind_of
-from ._operator import solve, unfolded
-from ._sharding import Dimension, channels, on_mesh
-from ._unreachable import undecided
+from .._arguments import integers, items, shown
+from .._errors import refusal
+from .._geometry import Geometry, Undecidable, at_least_zero, holds
+from .._jax_operations import jnp, lax
+from .._operator.primitive import solve, unfolded
+from .arrays import described, dtype_of, kind_of
+from .explicit_mesh import Dimension, channels, on_mesh
+from .unreachable import undecided
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._arguments import shown
+from .._arguments import shown
+from .._errors import either, refusal
+from .._facade.arrays import described
 from ._arrays import array as as_array
-from ._errors import either, refusal
 from ._layouts import Layout, ends, groups_of, moved, moved_shape
-from ._operands import described
-from ._tree_leaves import CONVOLUTIONS, ROLES, name_says_transposed
+from ._leaves import CONVOLUTIONS, ROLES, name_says_transposed
 from ._trees import Layer
 
 Transposed = bool | Collection[str] | None

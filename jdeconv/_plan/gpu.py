@@ -7,7 +7,7 @@ alike), and their products over those of the definition. `python -m benchmarks g
 import math
 
 from .._geometry import Size
-from .._problem import FEW_GROUPS, Problem
+from .problem import FEW_GROUPS, Problem
 from .rule import Rule, dilated, strided
 
 

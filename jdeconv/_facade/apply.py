@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._geometry import Geometry
-from ._jax_operations import jnp
-from ._operator import solve, unfolded
-from ._sharding import Dimension, channels, on_mesh
+from .._geometry import Geometry
+from .._jax_operations import jnp
+from .._operator.primitive import solve, unfolded
+from .explicit_mesh import Dimension, channels, on_mesh
 
 
 def transpose_conv(

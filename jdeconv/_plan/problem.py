@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from ._geometry import Geometry, Size
+from .._geometry import Geometry, Size
 
 FEW_GROUPS = 8
 """The most groups that 'lax' gives a convolution each on GPU."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from jax import export
 
-from ._arguments import integer, integers, items, shown, spatial
-from ._errors import refusal
-from ._jax import Tracer
+from .._arguments import integer, integers, items, shown, spatial
+from .._errors import refusal
+from .._jax_compat import Tracer
 
 
 def parse(

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
-from . import _onnx_models, _saved_models, _tree_modules, _weight_norm
-from ._errors import either, refusal
-from ._jax_operations import jnp
-from ._operands import described
-from ._tree_leaves import CONVOLUTIONS, KINDS, KINDS_OF_RANK, LEAVES, ROLES, leaf, of_optimizer, parts_of
+from .._errors import either, refusal
+from .._facade.arrays import described
+from .._jax_operations import jnp
+from . import _modules, _onnx_models, _saved_models, _weight_norm
+from ._leaves import CONVOLUTIONS, KINDS, KINDS_OF_RANK, LEAVES, ROLES, leaf, of_optimizer, parts_of
 
 
 @dataclasses.dataclass
@@ -93,7 +93,7 @@ def opened(argument: str, tree: Any, library: str) -> Tree:
                 "Rename one of them.",
             )
         opened.leaves[name], opened.positions[name] = value, position
-    for name, (what, module) in _tree_modules.named(tree, library).items():
+    for name, (what, module) in _modules.named(tree, library).items():
         if what == "wrapper":
             opened.wrappers[name] = type(module).__name__
         elif what == "statistics":
@@ -142,7 +142,7 @@ def read(tree: Tree, apart: Collection[str]) -> None:
         layer.kinds &= kinds & {tree.kinds.get(found.layer, kind) for kind in kinds}
     for name, norm in tree.norms.items() if tree.state is not None else ():
         layer = tree.layers.setdefault(name, Layer(name))
-        layer.leaves["mean"], layer.leaves["var"] = _tree_modules.statistics(norm, tree.state)
+        layer.leaves["mean"], layer.leaves["var"] = _modules.statistics(norm, tree.state)
     for layer in tree.layers.values():
         _weight_norm.fuse(tree.argument, layer.name, layer.leaves)
 
@@ -169,14 +169,14 @@ def filled(tree: Tree, values: dict[str, dict[str, Any]], copies: dict[str, Any]
     """`tree` with values by layer and role, and copies by path, in the types that its own leaves have."""
     leaves, state = list(tree.values), jax.tree.map(lambda leaf: leaf, tree.state)  # Equinox's serves once only
     for name, layer in tree.layers.items():
-        settled = {"count": _tree_modules.SETTLED, "count of var": _tree_modules.SETTLED, **values[name]}
+        settled = {"count": _modules.SETTLED, "count of var": _modules.SETTLED, **values[name]}
         for role, position in layer.positions.items():
             leaves[position] = _typed(settled[role.removeprefix("settled ")], leaves[position])
     for path, value in copies.items():
         leaves[tree.positions[path]] = _typed(value, tree.leaves[path])
     for name, norm in tree.norms.items() if state is not None else ():
         mean, var = (_typed(values[name][role], tree.layers[name].leaves[role]) for role in ("mean", "var"))
-        state = _tree_modules.with_statistics(norm, state, mean, var)
+        state = _modules.with_statistics(norm, state, mean, var)
     model = jax.tree.unflatten(tree.structure, leaves)
     return model if state is None else (model, state)
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from .._problem import Problem
+from .problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
-from ._errors import unable
-from ._problem import UNKNOWN, Problem
-from ._rules import RULES
-from ._rules.rule import Rule
+from .._errors import unable
+from .problem import UNKNOWN, Problem
+from .rule import Rule
+from .rules import RULES
 
 AUTO = "auto"
 

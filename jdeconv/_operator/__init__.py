@@ -1,0 +1,1 @@
+"""The operator: one sum over input, kernel and output, solved for one of the three, as one primitive of JAX."""

@@ -1,0 +1,91 @@
+"""Imports run downwards: each package imports those below it, and no module imports one that imports it."""
+
+import ast
+import graphlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jdeconv
+
+PACKAGE = pathlib.Path(jdeconv.__file__).parent
+
+# From the bottom up. The ground is every private module beside the packages that no facade's words are in.
+GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_settings"}
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "_plan": {"ground", "_plan"},
+    "_formulations": {"ground", "_plan.problem", "_plan.tpu_tiles", "_plan.gpu_tiles", "_formulations"},
+    "_operator": {"ground", "_plan", "_formulations", "_operator"},
+    "_facade": {"ground", "_plan", "_formulations", "_operator", "_facade"},
+    "convert": {"ground", "_facade.arrays", "convert"},
+    "facades": {"ground", "_plan", "_formulations", "_operator", "_facade", "convert", "facades"},
+}
+
+
+def name_of(path):
+    """`_plan.cpu`, of a package `_plan`, of the package itself ''."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def package_of(module):
+    first = module.split(".")[0]
+    return "ground" if first in GROUND else first if first in MAY_IMPORT else "facades"
+
+
+def imported(module, tree, at_load):
+    """The modules of this library that a module imports; those that it needs while it loads, or all of them."""
+    parts = list(filter(None, module.split(".")))
+    here = parts if FILES[module].name == "__init__.py" else parts[:-1]
+    found = set()
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            lazy = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)) or (
+                isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            )
+            if isinstance(child, ast.ImportFrom) and child.level:
+                base = [*here[: len(here) - child.level + 1], *filter(None, (child.module or "").split("."))]
+                for alias in child.names:
+                    deeper = ".".join([*base, alias.name])
+                    found.add(deeper if deeper in MODULES else ".".join(base))
+            if not (lazy and at_load):
+                visit(child)
+
+    visit(tree)
+    return found - {module}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_a_package_imports_what_is_below_it(module):
+    allowed = MAY_IMPORT[package_of(module)]
+    for other in imported(module, MODULES[module], at_load=False):
+        assert {package_of(other), other} & allowed, f"{module} imports {other}"
+
+
+def test_no_module_imports_one_that_imports_it():
+    graph = {name: imported(name, tree, at_load=True) for name, tree in MODULES.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_geometry_and_plan_need_no_jax():
+    code = (
+        "import sys, types, importlib.util as u, pathlib\n"
+        "root = pathlib.Path(u.find_spec('jdeconv').submodule_search_locations[0])\n"
+        "package = types.ModuleType('jdeconv'); package.__path__ = [str(root)]; sys.modules['jdeconv'] = package\n"
+        "import importlib\n"
+        "for path in (root / '_plan').glob('*.py'): importlib.import_module(f'jdeconv._plan.{path.stem}')\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_file_is_long():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
