@@ -49,6 +49,6 @@ def any_or(name: str) -> str:
 
 
 def readme(heading: str) -> str:
-    """The text under one of the README's headings."""
+    """The text under one of the README's headings, its links as a page at the root has them."""
     sections = dict(re.findall(r"^## (.+)\n\n((?:(?!## ).*\n)*)", README.read_text(), flags=re.M))
-    return sections[heading]
+    return sections[heading].replace("](docs/pages/", "](")
