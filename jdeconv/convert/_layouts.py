@@ -1,4 +1,4 @@
-"""How each library lays out a kernel: axis orders, flips and groups, as one table; and what moves one to another."""
+"""How each library lays out a kernel (axis order, flip and groups) as one table, and the move from one to another."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ from .._errors import either, refusal
 
 
 class Layout(NamedTuple):
-    """Axes in order: `*` the spatial ones, `i` and `o` the channels of one group, `gi` and `go` those of all groups."""
+    """Axes in order: `*` spatial, `i` and `o` channels of one group, `gi` and `go` channels of all groups."""
 
     conv_transpose: str
     flipped: bool
-    """Whether a transposed convolution's taps run backwards, as in a convolution of the dilated input."""
+    """Whether a transposed convolution's taps are reversed, as a convolution of the dilated input reads them."""
     conv: str
     dense: str
     depthwise: str | None = None
-    """A convolution with a group for each input channel, where it is laid out otherwise than with fewer groups."""
+    """A convolution with one group for each input channel, if its layout differs from that with fewer groups."""
 
 
 LAYOUTS = {
@@ -44,17 +44,17 @@ def layout_named(argument: str, name: Any) -> Layout:
     )
 
 
-def ends(axes: str, ndim: int) -> list[str]:
-    """The axes one by one: the spatial ones, being `ndim` less the others, by their numbers."""
+def axis_names(axes: str, ndim: int) -> list[str]:
+    """The name of each of `ndim` axes; spatial axes are numbered from 0."""
     names = axes.split()
     at = names.index("*") if "*" in names else len(names)
     return [*names[:at], *map(str, range(ndim - len(names) + ("*" in names))), *names[at + 1 :]]
 
 
 def moved(array: Any, source: str, target: str, groups: int, flip: bool) -> Any:
-    """`array`, whose axes `source` names, with the axes that `target` names."""
+    """`array` with its axes moved from the order `source` to the order `target`, spatial ones reversed if `flip`."""
     sizes = _sizes(array.shape, source, groups)
-    axes = ends(target, array.ndim)
+    axes = axis_names(target, array.ndim)
     letters = list(sizes)
     apart = array.reshape(tuple(sizes.values())).transpose([letters.index(letter) for letter in "".join(axes)])
     whole = apart.reshape(moved_shape(array.shape, source, target, groups))
@@ -64,20 +64,20 @@ def moved(array: Any, source: str, target: str, groups: int, flip: bool) -> Any:
 def moved_shape(shape: tuple[int, ...], source: str, target: str, groups: int) -> tuple[int, ...]:
     """The shape of `moved`'s result."""
     sizes = _sizes(shape, source, groups)
-    return tuple(math.prod(sizes[letter] for letter in axis) for axis in ends(target, len(shape)))
+    return tuple(math.prod(sizes[letter] for letter in axis) for axis in axis_names(target, len(shape)))
 
 
 def _sizes(shape: tuple[int, ...], source: str, groups: int) -> dict[str, int]:
     """The size of each letter, in the order of `source`."""
     sizes: dict[str, int] = {}
-    for axis, size in zip(ends(source, len(shape)), shape, strict=True):
+    for axis, size in zip(axis_names(source, len(shape)), shape, strict=True):
         sizes |= {"g": groups, axis[1]: size // groups} if len(axis) == 2 else {axis: size}
     return sizes
 
 
 def groups_of(shape: tuple[int, ...], source: str, wanted: tuple[int, ...], target: str) -> int:
-    """How many groups the input channels of the two shapes imply; 1 where both say it alike, and it doesn't matter."""
-    sizes, others = (dict(zip(ends(a, len(s)), s, strict=True)) for a, s in ((source, shape), (target, wanted)))
+    """The number of groups that the input channels of both shapes imply; 1 where the number makes no difference."""
+    sizes, others = (dict(zip(axis_names(a, len(s)), s, strict=True)) for a, s in ((source, shape), (target, wanted)))
     if "gi" not in sizes | others or "gi" in sizes.keys() & others.keys():
         return 1
     grouped, single = (sizes, others) if "gi" in sizes else (others, sizes)

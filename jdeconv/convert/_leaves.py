@@ -1,4 +1,4 @@
-"""What each library calls the leaves of a parameter tree: paths as words, and the role that a leaf's name says."""
+"""Names in parameter trees: the words of a path, and the role in its layer that a leaf's name says."""
 
 import os
 import re
@@ -8,16 +8,20 @@ from typing import Any, NamedTuple
 CONVOLUTIONS = ("conv", "conv_transpose")
 KINDS = (*CONVOLUTIONS, "dense", "embedding", "norm", "prelu")
 _MATRICES = ("dense", *CONVOLUTIONS)
-_NORM, _TABLE, _PRELU = ("norm",), ("embedding",), ("prelu",)
-KINDS_OF_RANK = {0: _PRELU, 1: (*_NORM, *_PRELU), 2: ("dense", "embedding")}  # of a weight; more: convolutions
+_NORM, _EMBEDDING, _PRELU = ("norm",), ("embedding",), ("prelu",)
+KINDS_OF_RANK = {
+    0: _PRELU,
+    1: (*_NORM, *_PRELU),
+    2: ("dense", "embedding"),
+}  # of a weight; with more dimensions: convolutions
 
-# What each library calls a leaf: its role, and the kinds of layers that have such a leaf (none: any).
+# By the name of a leaf: its role, and the kinds of layers that have such a leaf (none: any).
 _PYTORCH = {
     "weight": ("weight", ()),
     "bias": ("bias", ()),
     "running_mean": ("mean", _NORM),
     "running_var": ("var", _NORM),
-    "num_batches_tracked": ("kept", _NORM),
+    "num_batches_tracked": ("unchanged", _NORM),
     "weight_g": ("magnitude", _MATRICES),
     "weight_v": ("direction", _MATRICES),
     "parametrizations/weight/original0": ("magnitude", _MATRICES),
@@ -28,28 +32,28 @@ _KERAS = {
     "depthwise_kernel": ("weight", ("conv",)),
     "gamma": ("weight", _NORM),
     "alpha": ("weight", _PRELU),
-    "embeddings": ("weight", _TABLE),
+    "embeddings": ("weight", _EMBEDDING),
     "bias": ("bias", ()),
     "beta": ("bias", _NORM),
     "moving_mean": ("mean", _NORM),
     "moving_variance": ("var", _NORM),
-    "seed_generator_state": ("kept", ()),
+    "seed_generator_state": ("unchanged", ()),
 }
 _FLAX = {
     "kernel": ("weight", _MATRICES),
     "scale": ("weight", _NORM),
-    "embedding": ("weight", _TABLE),
+    "embedding": ("weight", _EMBEDDING),
     "negative_slope": ("weight", _PRELU),
     "bias": ("bias", ()),
     "mean": ("mean", _NORM),
     "var": ("var", _NORM),
-    "rngs/key": ("kept", ()),
-    "rngs/count": ("kept", ()),
+    "rngs/key": ("unchanged", ()),
+    "rngs/count": ("unchanged", ()),
 }
 _HAIKU = {
     "w": ("weight", _MATRICES),
     "scale": ("weight", _NORM),
-    "embeddings": ("weight", _TABLE),
+    "embeddings": ("weight", _EMBEDDING),
     "b": ("bias", ()),
     "offset": ("bias", _NORM),
     "mean_ema/average": ("mean", _NORM),
@@ -60,7 +64,7 @@ _HAIKU = {
     "var_ema/counter": ("settled count of var", _NORM),
 }
 _EQUINOX: dict[str, tuple[str, tuple[str, ...]]] = {
-    "weight": ("weight", (*_MATRICES, *_TABLE, *_NORM)),
+    "weight": ("weight", (*_MATRICES, *_EMBEDDING, *_NORM)),
     "negative_slope": ("weight", _PRELU),
     "bias": ("bias", ()),
 }
@@ -74,15 +78,15 @@ LEAVES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "equinox": _EQUINOX,
     "haiku": _HAIKU,
 }
-# The first part of a path that names a collection, or the half of a pair, and no layer.
+# First parts of a path that name a collection or one half of a pair, not a layer.
 COLLECTIONS = {
     "flax": ("params", "batch_stats"),
     "flax_transposed": ("params", "batch_stats"),
     "haiku": ("0", "1", "params", "state"),
 }
-ROLES = ("weight", "bias", "mean", "var")  # what is converted; leaves of other roles are kept, settled or fused
+ROLES = ("weight", "bias", "mean", "var")  # converted; other roles stay unchanged, are set to settled or are fused
 
-# What TensorFlow's and Keras's optimizers call their variables.
+# Names of TensorFlow's and Keras's optimizer variables.
 _OPTIMIZER = (
     "optimizer|adam|adamw|adamax|nadam|adagrad|adadelta|adafactor|ftrl|lamb|lion|muon|rmsprop|sgd|loss_scale_optimizer"
 )
@@ -92,16 +96,16 @@ _STEPS = ("beta1_power", "beta2_power", "global_step", "iteration", "iterations"
 
 
 class Leaf(NamedTuple):
-    """A leaf's name, taken apart."""
+    """What a leaf's path says."""
 
     layer: str
     role: str
     kinds: tuple[str, ...]
-    """What the layer can be."""
+    """The kinds of layer that this can be."""
 
 
 def leaf(parts: list[str], library: str) -> Leaf | None:
-    """The leaf at a path; None: its name isn't a layer's."""
+    """What a path says; None if no layer of this library has a leaf of that name."""
     for length in (3, 2, 1):
         if found := LEAVES[library].get("/".join(parts[-length:])):
             role, kinds = found
@@ -109,7 +113,7 @@ def leaf(parts: list[str], library: str) -> Leaf | None:
     return None
 
 
-def of_optimizer(parts: list[str], library: str) -> bool:
+def is_optimizer_variable(parts: list[str], library: str) -> bool:
     """Whether a variable of TensorFlow or Keras belongs to an optimizer."""
     if library not in ("tf", "keras"):
         return False
@@ -118,8 +122,8 @@ def of_optimizer(parts: list[str], library: str) -> bool:
     return owned or last in _STEPS or (bool(outer) and _SLOT.fullmatch(last) is not None)
 
 
-def parts_of(path: tuple[Any, ...], library: str) -> list[str]:
-    """A pytree's path as words, without those that name no layer."""
+def path_words(path: tuple[Any, ...], library: str) -> list[str]:
+    """A pytree's path as words, without a collection's name."""
     keys = [next(getattr(key, name) for name in ("key", "name", "idx") if hasattr(key, name)) for key in path]
     if library.startswith("flax") and keys[-1] == "value":  # nnx: inside the variable
         keys.pop()
@@ -130,7 +134,7 @@ def parts_of(path: tuple[Any, ...], library: str) -> list[str]:
 
 
 def words(name: str) -> list[str]:
-    """The words of a name that `.` and `/` part; `~` is Haiku's "inside the module"."""
+    """The words of a name, which `.` and `/` separate; Haiku's `~` (inside the module) is none."""
     return [word for word in re.split(r"[./]", name) if word not in ("", "~")]
 
 
@@ -139,12 +143,12 @@ def joined(name: str) -> str:
 
 
 def name_says_transposed(layer: str) -> bool:
-    """Whether the name suggests a transposed convolution: a suggestion to the user, which decides nothing."""
+    """Whether the name suggests a transposed convolution. Only an error's proposal uses it; it decides nothing."""
     return re.search("conv.*transpose|deconv", layer.rpartition("/")[2], re.IGNORECASE) is not None
 
 
 def without_prefix(names: Iterable[str]) -> dict[str, str]:
-    """The names, without the words that all of them begin with."""
+    """Each name without the words that all names begin with."""
     split = {name: name.split("/") for name in names}
     common = min((len(os.path.commonprefix([*split.values()])), *(len(parts) - 1 for parts in split.values())))
     return {name: "/".join(parts[common:]) for name, parts in split.items()}

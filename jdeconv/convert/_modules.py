@@ -1,4 +1,4 @@
-"""What the classes of Flax's and Equinox's modules say of the layers in a model: found among the modules loaded."""
+"""What the classes of Flax's and Equinox's modules say about the layers of a model. Neither library is imported."""
 
 import sys
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from jax.tree_util import tree_flatten_with_path
 
 from .._jax_operations import jnp
-from ._leaves import parts_of
+from ._leaves import path_words
 
-# Of a running average that has forgotten its start: 0.99 to this power is 0, and as many steps again fit in an int32.
+# The count of batches of a settled running average: 0.99 to this power is 0, and twice as many fit in an int32.
 SETTLED = 2**30
 
 
-def named(model: Any, library: str) -> dict[str, tuple[str, Any]]:
-    """The modules of interest in a model by their paths, with what they are: a kind, 'statistics' or 'wrapper'."""
+def by_path(model: Any, library: str) -> dict[str, tuple[str, Any]]:
+    """The modules that matter, by their paths, each with its kind of layer, 'statistics' or 'wrapper'."""
     classes = _classes()
 
     def what(node: Any) -> str | None:
@@ -22,9 +22,9 @@ def named(model: Any, library: str) -> dict[str, tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
 
     def look(node: Any, outer: tuple[Any, ...]) -> None:
-        """A layer may hold others: a subclass of `Conv` with a norm of its own."""
+        """Looks inside layers too: a subclass of `Conv` may have a norm."""
         if kind := what(node):
-            found["/".join(parts_of(outer, library)) if outer else ""] = kind, node
+            found["/".join(path_words(outer, library)) if outer else ""] = kind, node
         nodes, _ = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node and what(inner) is not None)
         for path, inner in nodes:
             if inner is not node and what(inner):
@@ -36,7 +36,7 @@ def named(model: Any, library: str) -> dict[str, tuple[str, Any]]:
 
 
 def _classes() -> dict[str, tuple[type, ...]]:
-    """The frameworks' own classes. A framework that isn't loaded has no modules in any tree."""
+    """The libraries' classes. A library that isn't loaded has no modules in any tree."""
     nnx, nn = sys.modules.get("flax.nnx"), sys.modules.get("equinox.nn")
     wanted = {
         "conv": ("Conv",),
@@ -54,7 +54,7 @@ def _classes() -> dict[str, tuple[type, ...]]:
 
 
 def statistics(norm: Any, state: Any) -> tuple[Any, Any]:
-    """Mean and variance that an Equinox batch norm uses at inference."""
+    """The mean and variance that an Equinox batch norm uses at inference."""
     if norm.mode == "ema":
         return state.get(norm.ema_state_index)  # type: ignore[no-any-return]
     count = state.get(norm.batch_counter)
@@ -64,7 +64,7 @@ def statistics(norm: Any, state: Any) -> tuple[Any, Any]:
 
 
 def with_statistics(norm: Any, state: Any, mean: Any, var: Any) -> Any:
-    """Equinox's `state`, with the statistics of one of its batch norms."""
+    """Equinox's `state` with new statistics for one batch norm."""
     if norm.mode == "ema":
         return state.set(norm.ema_first_time_index, jnp.array(False)).set(norm.ema_state_index, (mean, var))
     return state.set(norm.batch_counter, jnp.array(SETTLED)).set(norm.batch_state_index, (mean, var))

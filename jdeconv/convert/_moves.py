@@ -1,4 +1,4 @@
-"""What a layer is, and how its weight moves: by what the user and the trees say, and else by what the shapes allow."""
+"""The kind of each layer and how its weight moves: as the user or the trees say, otherwise as the shapes allow."""
 
 import fnmatch
 import math
@@ -11,7 +11,7 @@ from .._arguments import shown
 from .._errors import either, refusal
 from .._facade.arrays import described
 from ._arrays import array as as_array
-from ._layouts import Layout, ends, groups_of, moved, moved_shape
+from ._layouts import Layout, axis_names, groups_of, moved, moved_shape
 from ._leaves import CONVOLUTIONS, ROLES, name_says_transposed
 from ._trees import Layer
 
@@ -19,7 +19,7 @@ Transposed = bool | Collection[str] | None
 
 
 class Move(NamedTuple):
-    """The arguments of `moved`, and the kind of layer whose weights move so."""
+    """The arguments of `moved`, and the kind of layer whose weights they move."""
 
     kind: str
     source: str
@@ -34,8 +34,8 @@ class Move(NamedTuple):
 def moves(
     pairs: list[tuple[Layer, Layer]], source: Layout, target: Layout, transposed: Transposed
 ) -> list[Move | None]:
-    """How the weight of each pair's first layer becomes that of its second; None: it isn't a matrix or kernel."""
-    found = [_fitting(old, new, source, target, transposed) for old, new in pairs]
+    """How each pair's weight moves from the first layer to the second; None if it isn't a matrix or kernel."""
+    found = [_possible_moves(old, new, source, target, transposed) for old, new in pairs]
     undecided = [old.name for (old, _), several in zip(pairs, found, strict=True) if len(several) > 1]
     if undecided:
         transposed_ones = [
@@ -44,11 +44,11 @@ def moves(
             if [move.kind for move in several] == ["conv_transpose"]
             or (len(several) > 1 and any(map(name_says_transposed, (old.name, new.name))))
         ]
-        raise _question(undecided, transposed_ones)
+        raise _undecided(undecided, transposed_ones)
     return [several[0] if several else None for several in found]
 
 
-def _question(undecided: list[str], proposed: list[str]) -> Exception:
+def _undecided(undecided: list[str], proposed: list[str]) -> Exception:
     first, *others = map(repr, undecided)
     several = f"{first}, {others[0]} and {len(others) - 1} more" if len(others) > 2 else " and ".join((first, *others))
     what = (
@@ -66,11 +66,11 @@ def _question(undecided: list[str], proposed: list[str]) -> Exception:
     )
 
 
-def _fitting(old: Layer, new: Layer, source: Layout, target: Layout, transposed: Transposed) -> list[Move]:
-    """The moves that make the old layer's weight the new one's, of which no two give the same."""
+def _possible_moves(old: Layer, new: Layer, source: Layout, target: Layout, transposed: Transposed) -> list[Move]:
+    """The moves that turn the old layer's weight into the new layer's; no two have the same result."""
     kinds = _kinds(old, new, transposed)
     if not {"weight"} <= old.roles & new.roles or not kinds & {"dense", *CONVOLUTIONS} or "embedding" in kinds:
-        return []  # where it may be a dense layer or a table, both libraries keep the two alike
+        return []  # where it may be a dense layer or an embedding, both libraries lay out the two alike
     array, wanted = as_array("tree", old.leaves["weight"]), tuple(new.leaves["weight"].shape)
     candidates = [
         move
@@ -86,7 +86,7 @@ def _fitting(old: Layer, new: Layer, source: Layout, target: Layout, transposed:
         if move.kind != "conv_transpose" or old.groups in (None, move.groups)
     ]
     if not fitting:
-        raise _misfit(array, wanted, old, new, either(sorted(kinds)), "weight", shapes)
+        raise _does_not_fit(array, wanted, old, new, either(sorted(kinds)), "weight", shapes)
     if len(fitting) == 1:
         return fitting
     places = np.arange(array.size).reshape(array.shape)
@@ -99,14 +99,14 @@ def _fitting(old: Layer, new: Layer, source: Layout, target: Layout, transposed:
 
 
 def _kinds(old: Layer, new: Layer, transposed: Transposed) -> set[str]:
-    """What both layers can be."""
+    """The kinds that both layers can be."""
     kinds = old.kinds & new.kinds
     if not kinds:
         raise refusal(
             ValueError,
             "tree",
             f"layer {old.name!r}",
-            f"{_described(old)}, but like's {new.name!r} is {_described(new)}",
+            f"{_described_layer(old)}, but like's {new.name!r} is {_described_layer(new)}",
             "expected layers of one kind",
             "Check names.",
         )
@@ -132,7 +132,7 @@ def _kinds(old: Layer, new: Layer, transposed: Transposed) -> set[str]:
 def _candidates(
     kind: str, shape: tuple[int, ...], wanted: tuple[int, ...], source: Layout, target: Layout
 ) -> list[Move]:
-    """The ways in which a kernel of this kind may move."""
+    """The moves that a kernel of this kind allows."""
     if kind == "dense":
         return [Move(kind, source.dense, target.dense, 1, False)]
     if kind == "conv_transpose":
@@ -145,32 +145,32 @@ def _candidates(
         apart, whole = (target.depthwise, wanted), (source.conv, shape)
     else:
         return found
-    groups = max(dict(zip(ends(apart[0], len(apart[1])), apart[1], strict=True))["gi"], 1)
-    if dict(zip(ends(whole[0], len(whole[1])), whole[1], strict=True))["i"] == 1:
+    groups = max(dict(zip(axis_names(apart[0], len(apart[1])), apart[1], strict=True))["gi"], 1)
+    if dict(zip(axis_names(whole[0], len(whole[1])), whole[1], strict=True))["i"] == 1:
         found.append(Move(kind, source.depthwise or source.conv, target.depthwise or target.conv, groups, False))
     return found
 
 
-def value(old: Layer, new: Layer, role: str, move: Move | None, source: Layout, target: Layout) -> Any:
-    """A leaf of the old layer in the shape that the new layer has for this role."""
+def moved_leaf(old: Layer, new: Layer, role: str, move: Move | None, source: Layout, target: Layout) -> Any:
+    """The old layer's leaf of this role, as the new layer has it."""
     array, wanted = as_array("tree", old.leaves[role]), tuple(new.leaves[role].shape)
     if role == "weight" and move is not None:
         return move.of(array)
     kinds = old.kinds & new.kinds
     found = None
     if role == "weight" and kinds == {"prelu"}:
-        found = _slopes(array, wanted, source, target)
+        found = _prelu_slopes(array, wanted, source, target)
     elif array.shape == wanted:
         found = array
     elif max(array.shape, default=1) == array.size and max(wanted, default=1) == math.prod(wanted) == array.size:
-        found = array.reshape(wanted)  # 1-D, with or without the dimensions of 1 that Equinox's biases have
+        found = array.reshape(wanted)  # 1-D, apart from the dimensions of 1 that Equinox's biases have
     if found is None:
-        raise _misfit(array, wanted, old, new, either(sorted(kinds)), role, [array.shape])
+        raise _does_not_fit(array, wanted, old, new, either(sorted(kinds)), role, [array.shape])
     return found
 
 
-def _slopes(array: Any, wanted: tuple[int, ...], source: Layout, target: Layout) -> Any:
-    """A PReLU's slopes: one, or one a channel, or one an element; None: they don't fit."""
+def _prelu_slopes(array: Any, wanted: tuple[int, ...], source: Layout, target: Layout) -> Any:
+    """A PReLU's slopes: one, one for each channel, or one for each element; None if they don't fit."""
     last = [layout.conv.startswith("*") for layout in (source, target)]  # where the channels are
     old, new = ("* o" if channels_last else "o *" for channels_last in last)
     if array.ndim == len(wanted) > 0 and moved_shape(array.shape, old, new, 1) == wanted:
@@ -182,7 +182,7 @@ def _slopes(array: Any, wanted: tuple[int, ...], source: Layout, target: Layout)
     return array.reshape(wanted) if of_channels else None
 
 
-def _misfit(
+def _does_not_fit(
     array: Any,
     wanted: tuple[int, ...],
     old: Layer,
@@ -212,9 +212,9 @@ def _misfit(
     )
 
 
-def _described(layer: Layer) -> str:
-    return f"{either(sorted(layer.kinds)) if layer.kinds else 'of no known kind'} with {listed(layer.roles)}"
+def _described_layer(layer: Layer) -> str:
+    return f"{either(sorted(layer.kinds)) if layer.kinds else 'of no known kind'} with {role_names(layer.roles)}"
 
 
-def listed(roles: set[str]) -> str:
+def role_names(roles: set[str]) -> str:
     return " and ".join(role for role in ROLES if role in roles) or "nothing"

@@ -1,6 +1,6 @@
-"""An ONNX model's parameters: its nodes say which initialiser is what of which layer, whatever the names.
+"""An ONNX model's parameters: its nodes say the layer and role of each initialiser, whatever the initialiser's name.
 
-Read by the attributes of `onnx.ModelProto`: nothing of ONNX is imported but, for a tensor's numbers, `numpy_helper`.
+The attributes of `onnx.ModelProto` are read. Of ONNX only `numpy_helper` is imported, for a tensor's numbers.
 """
 
 import ast
@@ -16,7 +16,7 @@ from .._errors import refusal
 from ._leaves import LEAVES, words
 
 _ROLES = ("weight", "bias", "running_mean", "running_var")
-# Nodes with parameters: what layers they are, and how many inputs after the first are parameters.
+# Nodes with parameters: the kind of layer, and how many inputs after the first are parameters.
 _LAYERS = {
     "Conv": ("conv", 2),
     "ConvTranspose": ("conv_transpose", 2),
@@ -29,17 +29,17 @@ _LAYERS = {
     "RMSNormalization": ("norm", 1),
     "PRelu": ("prelu", 1),
 }
-# Nodes whose constants are settings: sizes, limits, exponents.
+# Nodes whose constants are settings (sizes, limits, exponents), not parameters.
 _SETTINGS = ("Clip", "Dropout", "Pad", "Pow", "Resize", "Upsample")
-# Names that exporters make up.
-_MADE_UP = re.compile(r"onnx::\w+|_?val_\d+|\d+|/.*_output_\d+")
-# The last words of names that say a layer; `bias` of a convolution that PyTorch folded a norm into is `weight_bias`.
+# Names that exporters generate.
+_GENERATED = re.compile(r"onnx::\w+|_?val_\d+|\d+|/.*_output_\d+")
+# Last words of names that tell the layer. `weight_bias` is the bias of a convolution that PyTorch folded a norm into.
 _LEAVES = {*(name for leaves in LEAVES.values() for name in leaves if "/" not in name), "weight_bias"}
 
 
 @dataclasses.dataclass
 class Model:
-    """Parameters by their paths; kinds of layers, and groups of convolutions, by the layers' names."""
+    """Parameters by path; kinds of layers and groups of convolutions by the layer's name."""
 
     leaves: dict[str, Any] = dataclasses.field(default_factory=dict)
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -48,14 +48,14 @@ class Model:
 
 @dataclasses.dataclass
 class _Layer:
-    """What one node says."""
+    """The layer of one node."""
 
     node: Any
     kind: str
     groups: int | None
     name: str
     named: bool
-    """Whether an initialiser's name says the layer's, and not the node's."""
+    """Whether the name comes from an initialiser, not from the node."""
     parameters: dict[str, Any]
 
 
@@ -64,7 +64,7 @@ def is_model(tree: Any) -> bool:
 
 
 def read(model: Any) -> Model:
-    """Layers by their names in PyTorch, where initialisers or the exporter's notes have them."""
+    """The parameters; layers have their names in PyTorch, where initialisers or the exporter's notes tell them."""
     return _Graph(model.graph).read()
 
 
@@ -80,24 +80,24 @@ class _Graph:
         for node in self.nodes:
             if node.op_type == "Constant" and "value" in (found := _attributes(node)):
                 self.tensors[node.output[0]] = found["value"].t
-        self.makers = {output: node for node in self.nodes for output in node.output}
-        self.takers: dict[str, list[Any]] = {}
+        self.producers = {output: node for node in self.nodes for output in node.output}
+        self.consumers: dict[str, list[Any]] = {}
         for node in self.nodes:
             for name in node.input:
-                self.takers.setdefault(name, []).append(node)
+                self.consumers.setdefault(name, []).append(node)
         self.used: set[str] = set()
 
     def read(self) -> Model:
         layers = [layer for node in self.nodes if node.op_type in _LAYERS for layer in self.layer(node)]
-        layers += [layer for node in self.nodes if node.op_type == "Gather" for layer in self.table(node)]
+        layers += [layer for node in self.nodes if node.op_type == "Gather" for layer in self.embedding(node)]
         model = Model()
-        for layer in _told_apart(layers):
+        for layer in _distinct(layers):
             model.kinds[layer.name] = layer.kind
             if layer.groups is not None:
                 model.groups[layer.name] = layer.groups
             for role, array in layer.parameters.items():
                 if (path := f"{layer.name}/{role}" if layer.name else role) in model.leaves:
-                    raise _two_of_one_name(path)
+                    raise _duplicate(path)
                 model.leaves[path] = array
         for name, tensor in self.initializers.items():
             if name not in self.used and not self.is_setting(name, tensor):
@@ -105,10 +105,10 @@ class _Graph:
         return model
 
     def constant(self, name: str) -> tuple[str, Any] | None:
-        """The initialiser behind a name, and its array as it arrives there; None: it is computed from inputs."""
+        """The initialiser that a value comes from, and the value; None if it is computed from inputs."""
         if name in self.tensors:
             return name, _array(self.tensors[name])
-        node = self.makers.get(name)
+        node = self.producers.get(name)
         if node is None or node.op_type not in ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"):
             return None
         found = self.constant(node.input[0])
@@ -118,7 +118,7 @@ class _Graph:
         if node.op_type == "Transpose":
             perm = _attributes(node).get("perm")
             return origin, array.transpose(list(perm.ints) if perm else None)
-        return found if array.ndim <= 1 else None  # dimensions of 1 beside, which slopes and scales may have
+        return found if array.ndim <= 1 else None  # slopes and scales may have additional dimensions of 1
 
     def layer(self, node: Any) -> Iterator[_Layer]:
         kind, count = _LAYERS[node.op_type]
@@ -128,7 +128,7 @@ class _Graph:
                 return  # a product of two activations, or a weight that is computed
             constants = self.dense(node, constants)
         elif node.op_type == "InstanceNormalization":
-            constants = self.norm_of_groups(node, constants)
+            constants = self.group_norm(node, constants)
         elif node.op_type == "PRelu" and constants[0] is not None:
             origin, slopes = constants[0]
             constants = [(origin, _of_channels(slopes))]
@@ -146,12 +146,12 @@ class _Graph:
         )
 
     def dense(self, node: Any, constants: list[Any]) -> list[Any]:
-        """Weight `[out, in]` and bias of a product with a constant matrix."""
+        """The weight `[out, in]` and bias of a product with a constant matrix."""
         origin, matrix = constants[0]
         bias = constants[1] if len(constants) > 1 else None
         attributes = _attributes(node)
         if node.op_type == "MatMul":
-            return [(origin, matrix.T), self.added(node, matrix.shape[1], _layer_of(origin))]
+            return [(origin, matrix.T), self.added_bias(node, matrix.shape[1], _layer_of(origin))]
         matrix = matrix if "transB" in attributes and attributes["transB"].i else matrix.T
         scaled: list[Any] = []
         for name, constant in (("alpha", (origin, matrix)), ("beta", bias)):
@@ -161,22 +161,22 @@ class _Graph:
             scaled[1] = scaled[1][0], scaled[1][1][0]
         return scaled
 
-    def added(self, node: Any, size: int, layer: str | None) -> tuple[str, Any] | None:
-        """The bias that the next node adds, if its name or place says that it belongs to the same layer."""
-        takers = self.takers.get(node.output[0], [])
-        if len(takers) != 1 or takers[0].op_type != "Add":
+    def added_bias(self, node: Any, size: int, layer: str | None) -> tuple[str, Any] | None:
+        """The bias that the next node adds, if the bias's name or scope is this layer's."""
+        consumers = self.consumers.get(node.output[0], [])
+        if len(consumers) != 1 or consumers[0].op_type != "Add":
             return None
-        found = next((self.constant(name) for name in takers[0].input if name != node.output[0]), None)
+        found = next((self.constant(name) for name in consumers[0].input if name != node.output[0]), None)
         if found is None or found[1].shape != (size,):
             return None
         own = _layer_of(found[0])
         if own is not None:
             return found if layer in (None, own) else None
-        of_scope = _MADE_UP.fullmatch(found[0]) is not None or found[0].startswith(f"{_scope(node)[0]}/")
-        return found if of_scope and _same_scope(node, takers[0]) else None
+        of_scope = _GENERATED.fullmatch(found[0]) is not None or found[0].startswith(f"{_scope(node)[0]}/")
+        return found if of_scope and _same_scope(node, consumers[0]) else None
 
-    def norm_of_groups(self, node: Any, constants: list[Any]) -> list[Any]:
-        """PyTorch exports a GroupNorm as a norm without parameters between reshapes, then scale and offset."""
+    def group_norm(self, node: Any, constants: list[Any]) -> list[Any]:
+        """Scale and offset of a GroupNorm, which PyTorch exports as a plain norm between reshapes, a Mul and an Add."""
         plain = all(
             constant is not None and _layer_of(constant[0]) is None and (constant[1] == value).all()
             for constant, value in zip(constants, (1, 0), strict=True)
@@ -187,18 +187,18 @@ class _Graph:
         found: list[Any] = []
         output = node.output[0]
         for wanted in ("Reshape", "Mul", "Add"):
-            takers = self.takers.get(output, [])
-            if len(takers) != 1 or takers[0].op_type != wanted:
+            consumers = self.consumers.get(output, [])
+            if len(consumers) != 1 or consumers[0].op_type != wanted:
                 return []
             if wanted != "Reshape":
-                constant = next((self.constant(name) for name in takers[0].input if name != output), None)
-                if constant is None or not _same_scope(node, takers[0]):
+                constant = next((self.constant(name) for name in consumers[0].input if name != output), None)
+                if constant is None or not _same_scope(node, consumers[0]):
                     return []
                 found.append((constant[0], _of_channels(constant[1])))
-            output = takers[0].output[0]
+            output = consumers[0].output[0]
         return found
 
-    def table(self, node: Any) -> Iterator[_Layer]:
+    def embedding(self, node: Any) -> Iterator[_Layer]:
         axis = _attributes(node).get("axis")
         tensor = self.initializers.get(node.input[0])
         if tensor is None or len(tensor.dims) != 2 or (axis and axis.i != 0) or _is_setting(tensor):
@@ -208,16 +208,16 @@ class _Graph:
         yield _Layer(node, "embedding", None, own or _scope(node)[0], own is not None, {"weight": _array(tensor)})
 
     def is_setting(self, name: str, tensor: Any) -> bool:
-        """Whether an initialiser is no parameter: integers, and what an exporter made up for sizes and limits."""
-        takers = self.takers.get(name, [])
-        made_up = _MADE_UP.fullmatch(name) is not None and (
-            np.prod(tensor.dims) == 1 or all(node.op_type in _SETTINGS for node in takers)
+        """Whether an initialiser is no parameter: an integer, or a size or limit that an exporter generated."""
+        consumers = self.consumers.get(name, [])
+        generated = _GENERATED.fullmatch(name) is not None and (
+            np.prod(tensor.dims) == 1 or all(node.op_type in _SETTINGS for node in consumers)
         )
-        return _is_setting(tensor) or made_up
+        return _is_setting(tensor) or generated
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and those of its branches and loops."""
+    """A graph and the graphs of its branches and loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -234,7 +234,7 @@ def _array(tensor: Any) -> Any:
 
 
 def _is_setting(tensor: Any) -> bool:
-    """Integers, booleans and strings."""
+    """Whether it has integers, booleans or strings."""
     return tensor.data_type not in (1, 10, 11, 14, 15, 16)  # FLOAT, FLOAT16, DOUBLE, two complex ones, BFLOAT16
 
 
@@ -243,7 +243,7 @@ def _of_channels(array: Any) -> Any:
     return array.ravel() if array.size == max(array.shape[:2], default=1) else array
 
 
-def _two_of_one_name(path: str) -> Exception:
+def _duplicate(path: str) -> Exception:
     return refusal(
         ValueError,
         "tree",
@@ -255,15 +255,15 @@ def _two_of_one_name(path: str) -> Exception:
 
 
 def _layer_of(name: str) -> str | None:
-    """The layer that an initialiser's name says; None: it says none."""
-    if _MADE_UP.fullmatch(name):
+    """The layer that an initialiser's name tells, if it tells one."""
+    if _GENERATED.fullmatch(name):
         return None
     parts = words(re.sub(r":\d+$", "", name))
     return "/".join(parts[:-1]) if parts and parts[-1] in _LEAVES else None
 
 
 def _scope(node: Any) -> tuple[str, str]:
-    """The module that a node is of, by the exporter's notes or by the node's own name; and that with the operation."""
+    """The module of a node, from the exporter's notes or the node's name; and the module with the operation."""
     notes = {note.key: note.value for note in getattr(node, "metadata_props", ())}.get("pkg.torch.onnx.name_scopes")
     if notes:
         *modules, operation = ast.literal_eval(notes)
@@ -271,7 +271,7 @@ def _scope(node: Any) -> tuple[str, str]:
         return "/".join(parts) or operation, "/".join((*parts, operation))
     parts = []
     before = ""
-    for part in (node.name or node.output[0]).strip("/").split("/"):  # '/net/net.0/Conv': a module's name is repeated
+    for part in (node.name or node.output[0]).strip("/").split("/"):  # '/net/net.0/Conv' repeats a module's name
         parts += words(part.removeprefix(f"{before}."))
         before = part
     return "/".join(parts[:-1] or parts), "/".join(parts)
@@ -281,9 +281,11 @@ def _same_scope(node: Any, other: Any) -> bool:
     return _scope(node)[0] == _scope(other)[0]
 
 
-def _told_apart(layers: list[_Layer]) -> list[_Layer]:
-    """Uses of one layer made one. Of layers with one name, other uses of a weight are called by their modules, and
-    unlike layers of one module by their operations."""
+def _distinct(layers: list[_Layer]) -> list[_Layer]:
+    """Layers with distinct names: several uses of a layer become one.
+
+    Different layers of one name are renamed: by module if a shared weight gave the name, otherwise by operation.
+    """
     names: dict[str, list[_Layer]] = {}
     for layer in layers:
         same = names.setdefault(layer.name, [])
@@ -297,7 +299,7 @@ def _told_apart(layers: list[_Layer]) -> list[_Layer]:
 
 
 def _merged(layer: _Layer, other: _Layer) -> bool:
-    """Whether the two are one layer, which then has the parameters of both."""
+    """Whether both are the same layer; if so, `layer` gets the parameters of both."""
     common = layer.parameters.keys() & other.parameters.keys()
     one = (layer.kind, layer.groups) == (other.kind, other.groups) and all(
         np.array_equal(layer.parameters[role], other.parameters[role]) for role in common

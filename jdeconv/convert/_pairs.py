@@ -1,4 +1,4 @@
-"""Which layer of a tree takes the values of which layer of another."""
+"""Which layer of `like` takes the values of which layer of `tree`."""
 
 from collections.abc import Callable, Mapping
 from types import NoneType
@@ -7,20 +7,20 @@ from .._arguments import shown
 from .._errors import either, refusal
 from .._facade.arrays import described
 from ._leaves import joined, without_prefix
-from ._moves import listed
+from ._moves import role_names
 from ._trees import Layer, Tree
 
 Names = Mapping[str, str] | Callable[[str], str | None] | None
 
 # PyTorch's exporters to ONNX fold a norm into the convolution before it, which then has a bias.
-_UNFOLDED = (
+_KEEP_NORMS = (
     "Export with torch.onnx.export(model, ..., dynamo=False, do_constant_folding=False, "
     "training=torch.onnx.TrainingMode.PRESERVE) to keep norms apart, or leave the norm out of like."
 )
 
 
 def paired(old: Tree, new: Tree, names: Names) -> list[tuple[Layer, Layer]]:
-    """Every layer of `old` beside the layer of `new` that takes its values."""
+    """Each layer of `old` with the layer of `new` that takes its values."""
     named = isinstance(names, Mapping) and all(isinstance(word, str) for word in (*names, *names.values()))
     if not named and names is not None and not (callable(names) and not isinstance(names, type)):
         raise refusal(
@@ -32,11 +32,11 @@ def paired(old: Tree, new: Tree, names: Names) -> list[tuple[Layer, Layer]]:
             "Use {'layer of tree': 'layer of like'}.",
         )
     if isinstance(names, Mapping):
-        names = {joined(name): joined(taker) for name, taker in names.items()}
+        names = {joined(name): joined(target) for name, target in names.items()}
         for name in names.keys() - old.layers.keys():
             raise _not_found(old, names, name)
-    takers = {short: name for name, short in without_prefix(new.layers).items()}
-    pairs: dict[str, str] = {}  # by the taker
+    targets = {short: name for name, short in without_prefix(new.layers).items()}
+    pairs: dict[str, str] = {}  # layers of `old` by their targets
     for name, short in without_prefix(old.layers).items():
         given = names(name) if callable(names) else (names or {}).get(name)
         if not isinstance(given, (str, NoneType)):
@@ -48,31 +48,31 @@ def paired(old: Tree, new: Tree, names: Names) -> list[tuple[Layer, Layer]]:
                 "expected a string or None",
                 "Return the name of a layer of like.",
             )
-        taker = takers.get(short, short) if given is None else joined(given)
-        if taker not in new.layers:
-            raise _not_found(new, {name: taker}, taker)
-        if taker in pairs:
+        target = targets.get(short, short) if given is None else joined(given)
+        if target not in new.layers:
+            raise _not_found(new, {name: target}, target)
+        if target in pairs:
             raise refusal(
                 ValueError,
                 "names",
-                shown({name: taker}),
-                f"layer {pairs[taker]!r} goes there too",
+                shown({name: target}),
+                f"layer {pairs[target]!r} goes there too",
                 "expected one for each",
                 "Name another.",
             )
-        pairs[taker] = name
-    for taker in new.layers.keys() - pairs.keys():
+        pairs[target] = name
+    for target in new.layers.keys() - pairs.keys():
         raise refusal(
             ValueError,
             "tree",
             f"layers {either(map(repr, old.layers)) if old.layers else '[]'}",
-            f"none is for like's layer {taker!r}",
+            f"none is for like's layer {target!r}",
             "expected one for each",
-            _UNFOLDED
-            if old.graph and "norm" in new.layers[taker].kinds
+            _KEEP_NORMS
+            if old.graph and "norm" in new.layers[target].kinds
             else "Add it to tree, name it in names, or fill its leaves with copy.",
         )
-    return [(old.layers[name], new.layers[taker]) for taker, name in pairs.items()]
+    return [(old.layers[name], new.layers[target]) for target, name in pairs.items()]
 
 
 def _not_found(tree: Tree, names: Mapping[str, str], missing: str) -> Exception:
@@ -93,16 +93,16 @@ def _leaves_of(layer: str) -> str:
 
 
 def check_roles(old: Layer, new: Layer, graph: bool) -> None:
-    """Both layers must hold the same: nothing stays as it was initialised, and nothing is lost."""
+    """Refuses layers with different roles: no leaf may keep its initial value, and none may be lost."""
     if old.roles != new.roles:
         folded = graph and "conv" in "".join(old.kinds & new.kinds) and old.roles - new.roles == {"bias"}
         raise refusal(
             ValueError,
             "tree",
             f"layer {old.name!r}",
-            f"has {listed(old.roles)}",
-            f"expected {listed(new.roles)}, as like's {new.name!r}",
-            f"If a norm was folded into it: {_UNFOLDED[0].lower()}{_UNFOLDED[1:]}"
+            f"has {role_names(old.roles)}",
+            f"expected {role_names(new.roles)}, as like's {new.name!r}",
+            f"If a norm was folded into it: {_KEEP_NORMS[0].lower()}{_KEEP_NORMS[1:]}"
             if folded
             else "Make the models alike (use_bias, affine, state).",
         )

@@ -1,4 +1,4 @@
-"""The arguments `transposed`, `ignore` and `copy`: names and patterns of names, which must match something."""
+"""The arguments `transposed`, `ignore` and `copy`: names and patterns, each of which must match something."""
 
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping
@@ -12,7 +12,7 @@ from ._leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 
 Copy = Mapping[str, str] | Collection[str]
-MOST_NAMES = 8  # of leaves or layers in an error
+MOST_NAMES = 8  # that an error lists
 
 
 def check_transposed(tree: Tree, transposed: bool | Collection[str] | None) -> None:
@@ -34,63 +34,63 @@ def check_transposed(tree: Tree, transposed: bool | Collection[str] | None) -> N
             )
 
 
-def ignored(tree: Tree, ignore: Collection[str]) -> set[str]:
-    """The paths of leaves that the patterns match."""
+def ignored_paths(tree: Tree, ignore: Collection[str]) -> set[str]:
+    """The paths of the leaves that are ignored."""
     patterns = _checked("ignore", ignore, ignore, "not a list of patterns", "a list of strings")
-    return {path for pattern in patterns for path in _matched("ignore", ignore, pattern, tree.leaves)}
+    return {path for pattern in patterns for path in _matching_paths("ignore", ignore, pattern, tree.leaves)}
 
 
-def copied(tree: Tree, like: Tree, copy: Copy, ignored: Collection[str]) -> dict[str, str]:
-    """The paths of leaves of `tree`, by those of `like` that take them as they are."""
+def copy_pairs(tree: Tree, like: Tree, copy: Copy, ignored: Collection[str]) -> dict[str, str]:
+    """For each leaf of `like` that is copied, the leaf of `tree`; both are paths."""
     left = [path for path in tree.leaves if path not in ignored]
     pairs: list[tuple[str, str]] = []
     if isinstance(copy, Mapping):
         _checked("copy", copy, [*copy, *copy.values()], "neither names nor patterns", "a mapping of strings, or a list")
-        pairs = [(joined(name), joined(taker)) for name, taker in copy.items()]
+        pairs = [(joined(name), joined(target)) for name, target in copy.items()]
     else:
-        takers = {short: path for path, short in without_prefix(like.leaves).items()}
+        targets = {short: path for path, short in without_prefix(like.leaves).items()}
         short = without_prefix(left)
         for pattern in _checked("copy", copy, copy, "neither names nor patterns", "a mapping of strings, or a list"):
             pairs += [
-                (path, path if path in like.leaves else takers.get(short[path], short[path]))
-                for path in _matched("copy", copy, pattern, left)
+                (path, path if path in like.leaves else targets.get(short[path], short[path]))
+                for path in _matching_paths("copy", copy, pattern, left)
             ]
     found: dict[str, str] = {}
-    for name, taker in pairs:
-        for argument, path, among in (("tree", name, left), ("like", taker, like.leaves)):
+    for name, target in pairs:
+        for argument, path, among in (("tree", name, left), ("like", target, like.leaves)):
             if path not in among:
                 raise refusal(
                     ValueError,
                     "copy",
-                    shown({name: taker}),
+                    shown({name: target}),
                     f"{argument} has no leaf {path!r}",
                     f"expected {_listed(among, 'leaves')}",
                     "Use {'leaf of tree': 'leaf of like'}, paths joined by '/'.",
                 )
-        if found.setdefault(taker, name) != name:
+        if found.setdefault(target, name) != name:
             raise refusal(
                 ValueError,
                 "copy",
-                shown({name: taker}),
-                f"leaf {found[taker]!r} goes there too",
+                shown({name: target}),
+                f"leaf {found[target]!r} goes there too",
                 "expected one for each",
                 "Name another.",
             )
     return found
 
 
-def copies(tree: Tree, like: Tree, pairs: dict[str, str]) -> dict[str, Any]:
-    """What is copied, by the path in `like`."""
+def copied_values(tree: Tree, like: Tree, pairs: dict[str, str]) -> dict[str, Any]:
+    """The copied values, by their paths in `like`."""
     values = {}
-    for taker, name in pairs.items():
-        values[taker] = as_array("tree", tree.leaves[name])
-        wanted = tuple(like.leaves[taker].shape)
-        if values[taker].shape != wanted:
+    for target, name in pairs.items():
+        values[target] = as_array("tree", tree.leaves[name])
+        wanted = tuple(like.leaves[target].shape)
+        if values[target].shape != wanted:
             raise refusal(
                 ValueError,
                 "copy",
-                shown({name: taker}),
-                f"{described(values[taker])} doesn't fit like's {list(wanted)}",
+                shown({name: target}),
+                f"{described(values[target])} doesn't fit like's {list(wanted)}",
                 "expected equal shapes",
                 "Convert this leaf yourself, and give the result in tree.",
             )
@@ -110,7 +110,7 @@ def _matching(pattern: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def _matched(argument: str, received: Any, pattern: str, paths: Collection[str]) -> list[str]:
+def _matching_paths(argument: str, received: Any, pattern: str, paths: Collection[str]) -> list[str]:
     if found := _matching(pattern, paths):
         return found
     raise refusal(
@@ -124,7 +124,7 @@ def _matched(argument: str, received: Any, pattern: str, paths: Collection[str])
 
 
 def _listed(names: Collection[str], none: str) -> str:
-    """Some names, as an error lists them."""
+    """The first names, as an error lists them; `none` if there are none."""
     first = [repr(name) for name in names][:MOST_NAMES]
     if not first:
         return none

@@ -5,12 +5,12 @@ import sys
 from collections import Counter
 from typing import Any
 
-_COPIES = ("signatures", "_all_variables")  # of variables that have a place of their own
+_COPIES = ("signatures", "_all_variables")  # they list variables that have a place of their own
 
 
 def is_saved_model(tree: Any) -> bool:
     """Whether it is what `tf.saved_model.load` returns, or a `tf.Module`."""
-    tensorflow = sys.modules.get("tensorflow")  # whoever has such an object has loaded it
+    tensorflow = sys.modules.get("tensorflow")  # loaded, if there is such an object
     trackable = getattr(getattr(tensorflow, "Module", None), "__mro__", (None, None))[1]  # the base class of both
     if trackable is None or isinstance(tree, (dict, list, tuple)):
         return False
@@ -18,12 +18,12 @@ def is_saved_model(tree: Any) -> bool:
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """By the variable's name where it is a path that no other has, else by the attributes that lead to it."""
+    """Each variable by its name, if that is a path and unique, otherwise by the attributes that lead to it."""
     tensorflow = sys.modules["tensorflow"]
     children = tensorflow.train.TrackableView.children
     found: dict[int, tuple[str, Any]] = {}
     seen, waiting = {id(model)}, [("", model)]
-    while waiting:  # breadth first: the shortest path to each
+    while waiting:  # breadth first, for the shortest paths
         path, node = waiting.pop(0)
         for name, child in children(node).items():
             if id(child) in seen or name in _COPIES or isinstance(child, tensorflow.types.experimental.Callable):

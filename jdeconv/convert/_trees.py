@@ -1,4 +1,4 @@
-"""Layers found in the parameter trees of other libraries, by the names of paths and leaves; no layouts."""
+"""The layers of a library's parameter tree, found by the names of paths and leaves; layouts don't matter here."""
 
 import dataclasses
 from collections.abc import Collection
@@ -12,20 +12,20 @@ from .._errors import either, refusal
 from .._facade.arrays import described
 from .._jax_operations import jnp
 from . import _modules, _onnx_models, _saved_models, _weight_norm
-from ._leaves import CONVOLUTIONS, KINDS, KINDS_OF_RANK, LEAVES, ROLES, leaf, of_optimizer, parts_of
+from ._leaves import CONVOLUTIONS, KINDS, KINDS_OF_RANK, LEAVES, ROLES, is_optimizer_variable, leaf, path_words
 
 
 @dataclasses.dataclass
 class Layer:
-    """Leaves with a common path, by their roles."""
+    """The leaves of one layer, by role."""
 
     name: str
     leaves: dict[str, Any] = dataclasses.field(default_factory=dict)
     positions: dict[str, int] = dataclasses.field(default_factory=dict)
     kinds: set[str] = dataclasses.field(default_factory=lambda: set(KINDS))
-    """What the layer can be."""
+    """The kinds that the layer can be."""
     groups: int | None = None
-    """Of a convolution's channels, where the tree says it."""
+    """The convolution's groups, where the tree tells them."""
 
     @property
     def roles(self) -> set[str]:
@@ -34,31 +34,31 @@ class Layer:
 
 @dataclasses.dataclass
 class Tree:
-    """A pytree, a graph of ONNX or a SavedModel: its leaves by their paths, and what is known beside."""
+    """A pytree, an ONNX graph or a SavedModel: its leaves by path, and what else it tells about layers."""
 
     argument: str
     library: str
     leaves: dict[str, Any]
     positions: dict[str, int]
-    """Of leaves in `values`; empty where the tree is no pytree."""
+    """Where each leaf is in `values`; empty if the tree is no pytree."""
     values: list[Any] = dataclasses.field(default_factory=list)
     structure: Any = None
     state: Any = None
-    """Equinox's."""
+    """Equinox's state."""
     kinds: dict[str, str] = dataclasses.field(default_factory=dict)
-    """What the classes of modules, or the nodes of a graph, say that layers are."""
+    """Each layer's kind, where a module's class or a graph's node tells it."""
     groups: dict[str, int] = dataclasses.field(default_factory=dict)
     norms: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Equinox's batch norms, whose statistics are in `state`."""
+    """Equinox's batch norms by path; their statistics are in `state`."""
     wrappers: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Modules that compute another module's weight, by their paths."""
+    """The classes of modules that compute another module's weight, by path."""
     graph: bool = False
-    """Whether the tree is a graph of ONNX."""
+    """Whether the tree is an ONNX graph."""
     layers: dict[str, Layer] = dataclasses.field(default_factory=dict)
 
 
-def opened(argument: str, tree: Any, library: str) -> Tree:
-    """The leaves of a tree, by their paths; no layers yet."""
+def flattened(argument: str, tree: Any, library: str) -> Tree:
+    """The tree with its leaves by path, not yet in layers."""
     if argument == "tree" and library == "onnx" and _onnx_models.is_model(tree):
         graph = _onnx_models.read(tree)
         return Tree(argument, library, graph.leaves, {}, kinds=graph.kinds, groups=graph.groups, graph=True)
@@ -78,12 +78,12 @@ def opened(argument: str, tree: Any, library: str) -> Tree:
             "expected a pytree of them, such as a dict",
             "See the docstring for what each library's is.",
         )
-    opened = Tree(argument, library, {}, {}, [value for _, value in flat], structure, state)
+    found = Tree(argument, library, {}, {}, [value for _, value in flat], structure, state)
     for position, (path, value) in enumerate(flat):
-        if not hasattr(value, "shape"):  # of a module: a name, a number, a function
+        if not hasattr(value, "shape"):  # a module's name, number or function
             continue
-        name = "/".join(parts_of(path, library))
-        if name in opened.leaves:
+        name = "/".join(path_words(path, library))
+        if name in found.leaves:
             raise refusal(
                 ValueError,
                 argument,
@@ -92,20 +92,20 @@ def opened(argument: str, tree: Any, library: str) -> Tree:
                 "expected one",
                 "Rename one of them.",
             )
-        opened.leaves[name], opened.positions[name] = value, position
-    for name, (what, module) in _modules.named(tree, library).items():
+        found.leaves[name], found.positions[name] = value, position
+    for name, (what, module) in _modules.by_path(tree, library).items():
         if what == "wrapper":
-            opened.wrappers[name] = type(module).__name__
+            found.wrappers[name] = type(module).__name__
         elif what == "statistics":
-            opened.norms[name] = module
+            found.norms[name] = module
         else:
-            opened.kinds[name] = what
-            _check_layout(opened, name, module)
-    return opened
+            found.kinds[name] = what
+            _check_layout(found, name, module)
+    return found
 
 
 def _check_layout(tree: Tree, name: str, module: Any) -> None:
-    """A layer of nnx knows which of Flax's two kernels it has."""
+    """Refuses an nnx layer whose `transpose_kernel` contradicts the library's name."""
     layouts = {True: "flax_transposed", False: "flax", None: tree.library}
     layout = layouts[getattr(module, "transpose_kernel", None)]
     if layout != tree.library:
@@ -119,18 +119,18 @@ def _check_layout(tree: Tree, name: str, module: Any) -> None:
         )
 
 
-def read(tree: Tree, apart: Collection[str]) -> None:
-    """Sorts the leaves of a tree into layers, except for those that are taken `apart`; refuses unknown names."""
+def group_leaves(tree: Tree, apart: Collection[str]) -> None:
+    """Sorts the leaves of a tree into layers, except for those in `apart`; refuses unknown names."""
     left = {path: value for path, value in tree.leaves.items() if path not in apart}
     _weight_norm.check(tree.argument, tree.library, left, tree.wrappers)
     for path, value in left.items():
         parts = path.split("/")
-        if of_optimizer(parts, tree.library):
+        if is_optimizer_variable(parts, tree.library):
             continue
         found = leaf(parts, tree.library)
         if found is None:
             raise _unknown(tree, path)
-        if found.role == "kept":
+        if found.role == "unchanged":
             continue
         layer = tree.layers.setdefault(found.layer, Layer(found.layer, groups=tree.groups.get(found.layer)))
         layer.leaves[found.role] = value
@@ -166,22 +166,25 @@ def _unknown(tree: Tree, path: str) -> Exception:
 
 
 def filled(tree: Tree, values: dict[str, dict[str, Any]], copies: dict[str, Any]) -> Any:
-    """`tree` with values by layer and role, and copies by path, in the types that its own leaves have."""
-    leaves, state = list(tree.values), jax.tree.map(lambda leaf: leaf, tree.state)  # Equinox's serves once only
+    """`tree` with `values` (by layer and role) and `copies` (by path), in the types of its own leaves."""
+    leaves, state = (
+        list(tree.values),
+        jax.tree.map(lambda leaf: leaf, tree.state),
+    )  # Equinox's state can be used once only
     for name, layer in tree.layers.items():
         settled = {"count": _modules.SETTLED, "count of var": _modules.SETTLED, **values[name]}
         for role, position in layer.positions.items():
-            leaves[position] = _typed(settled[role.removeprefix("settled ")], leaves[position])
+            leaves[position] = _in_type_of(settled[role.removeprefix("settled ")], leaves[position])
     for path, value in copies.items():
-        leaves[tree.positions[path]] = _typed(value, tree.leaves[path])
+        leaves[tree.positions[path]] = _in_type_of(value, tree.leaves[path])
     for name, norm in tree.norms.items() if state is not None else ():
-        mean, var = (_typed(values[name][role], tree.layers[name].leaves[role]) for role in ("mean", "var"))
+        mean, var = (_in_type_of(values[name][role], tree.layers[name].leaves[role]) for role in ("mean", "var"))
         state = _modules.with_statistics(norm, state, mean, var)
     model = jax.tree.unflatten(tree.structure, leaves)
     return model if state is None else (model, state)
 
 
-def _typed(value: Any, leaf: Any) -> Any:
+def _in_type_of(value: Any, leaf: Any) -> Any:
     if hasattr(leaf, "new_tensor"):  # PyTorch's
         return leaf.new_tensor(np.array(value, np.float32 if value.dtype == jnp.bfloat16 else None, order="C"))
     if isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):

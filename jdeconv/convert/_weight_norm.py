@@ -1,4 +1,4 @@
-"""Weights that a layer computes from others: PyTorch's weight norm is fused; all else is refused, with the mend."""
+"""Weights that a layer computes from other leaves: PyTorch's weight norm is fused, everything else is refused."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -15,7 +15,7 @@ _REMOVED = "torch.nn.utils.parametrize.remove_parametrizations(module, {weight!r
 _CALL = "Call {call} in PyTorch, for each such module of the model in eval mode, and give the new state_dict."
 _WITHOUT = "Compute the kernel that the layer uses, and give the tree of the model without {what}."
 
-# By library: names of leaves from which a weight is computed, what computes it, and the mend.
+# By library: patterns of leaves from which a weight is computed, what computes it, and its name in the mend.
 _FLAX_NAMES = (
     (r".*/(kernel|embedding)/scale|.*scales/\('\w+',\)", "Flax's WeightNorm", "WeightNorm"),
     (r".*/(kernel|embedding)/(u|sigma)|.*\('\w+', '(u|sigma)'\)", "Flax's SpectralNorm", "SpectralNorm"),
@@ -28,7 +28,7 @@ _NAMES = {
 
 
 def check(argument: str, library: str, paths: Collection[str], wrappers: Mapping[str, str]) -> None:
-    """Refuses leaves from which a weight is computed, other than PyTorch's weight norm in `tree`."""
+    """Refuses leaves from which a weight is computed, except for PyTorch's weight norm in `tree`."""
     for name, what in wrappers.items():
         if any(path.startswith(f"{name}/") or not name for path in paths):
             owner = "Equinox's" if library == "equinox" else "Flax's"
@@ -43,7 +43,7 @@ def check(argument: str, library: str, paths: Collection[str], wrappers: Mapping
 
 
 def _pytorch(argument: str, path: str, paths: Collection[str]) -> tuple[str, str] | None:
-    """What computes a weight of PyTorch, and the call that puts the weight in its place; None: all is well."""
+    """What computes PyTorch's weight from this leaf, and the call that makes it plain; None if it is accepted."""
     module, parametrized, rest = path.rpartition("parametrizations/")
     if parametrized and (not module or module.endswith("/")):
         weight = rest.partition("/")[0]
@@ -77,7 +77,7 @@ def _refused(argument: str, name: str, what: str, mend: str) -> Exception:
 
 
 def fuse(argument: str, name: str, leaves: dict[str, Any]) -> None:
-    """Replaces magnitude and direction among a layer's leaves by the weight that they make."""
+    """Replaces magnitude and direction among a layer's leaves by the weight that they give."""
     magnitude, direction = leaves.pop("magnitude", None), leaves.pop("direction", None)
     if magnitude is None and direction is None:
         return
@@ -90,10 +90,10 @@ def fuse(argument: str, name: str, leaves: dict[str, Any]) -> None:
             "expected weight_g and weight_v, or original0 and original1",
             "Give the whole state_dict.",
         )
-    leaves["weight"] = _product(argument, name, *(as_array(argument, leaf) for leaf in (magnitude, direction)))
+    leaves["weight"] = _fused_weight(argument, name, *(as_array(argument, leaf) for leaf in (magnitude, direction)))
 
 
-def _product(argument: str, name: str, magnitude: Any, direction: Any) -> Any:
+def _fused_weight(argument: str, name: str, magnitude: Any, direction: Any) -> Any:
     """PyTorch's weight norm: `magnitude * direction / norm(direction)`, over the axes where `magnitude` has size 1.
 
     A scalar `magnitude` is PyTorch's `dim=None`: the norm of the whole tensor.
@@ -114,5 +114,5 @@ def _product(argument: str, name: str, magnitude: Any, direction: Any) -> Any:
     precise = jnp.promote_types(direction.dtype, "float32") if traced else "float64"
     g, v = (numbers.asarray(array, precise) for array in (magnitude.reshape(wide), direction))
     axes = tuple(axis for axis in range(direction.ndim) if axis not in kept)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a direction of zeros, NaN, as in PyTorch
+    with np.errstate(divide="ignore", invalid="ignore"):  # a direction of zeros gives NaN, as in PyTorch
         return (v * (g / numbers.sqrt((v * v).sum(axes, keepdims=True)))).astype(direction.dtype)
