@@ -71,7 +71,7 @@ def devices_agree_and_gather_nothing(text):
     assert ways["one device"] == "nothing"
     assert ways["batch split"] == "1 all-reduce"
     assert re.fullmatch(r"1 all-reduce, \d+ collective-permute", ways["images split, shard_map"])
-    assert "all-gather" in ways["images split, jit alone"]  # when this fails, the example and README say too much
+    assert "all-gather" in ways["images split, jit alone"]  # when this fails, the example says too much
     for way in "one device", "batch split", "images split, shard_map":
         first, last = numbers(rf"^{way}: loss (\d+\.\d+) in the first step, (\d+\.\d+) in the last$", text)
         assert last < 0.9 * first

@@ -436,7 +436,7 @@ def test_a_stride_beyond_the_kernel_is_taken_from_the_image_first():
 
 @needs_onednn
 def test_a_compiled_program_is_serialised_without_it():
-    """As docs/pages/questions.md says. With it jaxlib runs out of memory, or worse: that is not tried."""
+    """As docs/pages/onednn.md says. With it jaxlib runs out of memory, or worse: that is not tried."""
     from jax.experimental import serialize_executable
 
     x, w = np.ones((4, 16, 16, 32), "float32"), np.ones((3, 3, 32, 32), "float32")

@@ -89,7 +89,7 @@ def test_rows_keep_an_axis_that_the_filter_has_too(data_format, groups):
 
 
 def test_lax_itself_refuses_what_works_here():
-    """The reason for this file; when it fails, JAX has learnt it, and README says too much."""
+    """The reason for this file; when it fails, JAX has learnt it, and docs/pages/devices.md says too much."""
     mesh = jax.make_mesh((8,), ("a",))
     with jax.set_mesh(mesh):
         x, w, f = problem()

@@ -77,9 +77,9 @@ def use_onednn(enabled: bool) -> None:
     more, and switching back finds the first programs again. What a caller holds in compiled form
     (`jax.jit(f).lower(x).compile()`) stays as it is.
 
-    On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions
-    of jaxlib that they have covered, unless the program is exported, or partitioned without being told how (README), or
-    `jax_compilation_cache_dir` is set, as programs that call it can't be stored. Results differ by rounding only.
+    On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions of jaxlib that they have
+    covered. It is not called in programs that are exported or that XLA partitions by itself (the page "Many devices"),
+    nor while `jax_compilation_cache_dir` is set, as programs that call it can't be stored. Results differ by rounding.
 
     Args:
       enabled: True (the default of a process, unless `JDECONV_ONEDNN=0` is in its environment) or False.
