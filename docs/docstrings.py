@@ -1,4 +1,4 @@
-"""The docstrings' `Example:` as a section of code, and a result told in one line as a section, for the reference."""
+"""Rewrites docstrings for the reference: `Example:` becomes a section of code, a one-line `Returns:` a section."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import griffe
 
 
 class Sections(griffe.Extension):
-    """What griffe's parser of Google's style wants spelt differently; a type that tells nothing is left out."""
+    """What griffe's parser of Google style expects in another spelling; the type `Any` is left out."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:

@@ -1,4 +1,4 @@
-"""The drawings, as SVG made of jdeconv's own geometry, and of the README's figures."""
+"""The pages' drawings as SVG, made from jdeconv's own geometry and the README's figures."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from jdeconv._geometry import Geometry, build
 
 CELL = 26
-GUTTER = 60  # for what stands at the left of a row
+GUTTER = 60  # for the label at the left of a row
 SCALE = 1.3
 
 
@@ -16,7 +16,7 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def cell(kind: str, x: float, y: float, text: object = "") -> str:
-    """A pixel whose middle, from the left, is x."""
+    """A pixel whose centre is at x."""
     square = f'<rect class="cell {kind}" x="{x - 11:g}" y="{y:g}" width="22" height="22" rx="3"/>'
     return square + (label("", x, y + 15, text) if text != "" else "")
 
@@ -31,19 +31,19 @@ def svg(width: float, height: float, title: str, parts: Iterable[str]) -> str:
 
 
 def joins(g: Geometry) -> list[tuple[int, int, int]]:
-    """(input position, tap, output position) in one dimension; some output positions are cut."""
+    """(input position, tap, output position) in one dimension, cut output positions included."""
     (size,), (kernel,), (stride,), (dilation,), (low,) = g.input, g.kernel, g.strides, g.dilations, g.low
     return [(p, t, p * stride + t * dilation - low) for p in range(size) for t in range(kernel)]
 
 
 def taps(g: Geometry) -> list[int]:
-    """How many reach each output position."""
+    """How many taps reach each output position."""
     reached = [q for _, _, q in joins(g)]
     return [reached.count(q) for q in range(g.output[0])]
 
 
 def fan(g: Geometry, top: float, first: int, color: Callable[[int], int] = lambda t: t) -> list[str]:
-    """Input pixels above output pixels, a line in its `color` for each tap; `first` is the position at the left."""
+    """Input pixels above output pixels, with a coloured line for each tap; `first` is the leftmost position."""
     (size,), (stride,), (low,), (reach,) = g.input, g.strides, g.low, g.extent
     outputs = range(g.output[0])
     below = top + 95
@@ -63,12 +63,12 @@ def fan(g: Geometry, top: float, first: int, color: Callable[[int], int] = lambd
 
 
 def x(place: float) -> float:
-    """The middle of a pixel, counted from the gutter."""
+    """The centre of a pixel, counted from the gutter."""
     return GUTTER + (place + 0.5) * CELL
 
 
 def edges(g: Geometry) -> tuple[int, int]:
-    """The first and the last position that is drawn."""
+    """The first and the last drawn position."""
     places = [0, g.output[0] - 1, *(q for _, _, q in joins(g))]
     return min(places), max(places)
 
@@ -81,7 +81,7 @@ def one(title: str, g: Geometry) -> str:
 
 
 def both_sizes() -> str:
-    """The two outputs that one input can come from."""
+    """The two output sizes that belong to one input size."""
     sizes = [build((3,), (3,), (2,), (1,), "SAME", (size,)) for size in (5, 6)]
     first, last = min(edges(g)[0] for g in sizes), max(edges(g)[1] for g in sizes)
     parts = [part for row, g in enumerate(sizes) for part in fan(g, 2 + 150 * row, first)]

@@ -1,4 +1,4 @@
-"""What pages show from its own place: `<!-- figure: NAME -->`, `<!-- rules -->` and `<!-- readme: HEADING -->`."""
+"""Replaces `<!-- figure: NAME -->`, `<!-- rules -->` and `<!-- readme: HEADING -->` in pages by what they name."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ def figure(name: str) -> str:
 
 
 def rules(_: None) -> str:
-    """The planner's table, row by row as it is searched."""
+    """The planner's table, in the order in which it is searched."""
     rows = [("platform", "engine", "result", "where", "method", "evidence"), ("---",) * 6]
     rows += [
         (

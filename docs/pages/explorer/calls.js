@@ -1,4 +1,4 @@
-// The call that does a setting in both dimensions of an image, in each library: {code, note}.
+// Each library's call with a setting in both dimensions of an image: {code, note}.
 "use strict";
 
 const calls = (() => {

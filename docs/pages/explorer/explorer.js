@@ -1,4 +1,4 @@
-// Sliders, and what they set drawn: which input pixels feed which output pixels, how many taps each gets, the calls.
+// Draws what the sliders set: which input pixels feed which output pixels, how many taps each gets, and the calls.
 "use strict";
 
 (() => {
@@ -123,7 +123,7 @@
     }
   }
 
-  // Lights the lines of one pixel up, and writes them as a sum.
+  // Highlights the lines of one pixel, and writes them as a sum.
   function readout(chosen, joins) {
     const svg = part("drawing").querySelector("svg");
     svg.classList.toggle("chosen", chosen !== null);

@@ -23,7 +23,7 @@ const geometry = (() => {
     return { smallest, largest: exact + stride - 1, byDefault: smallest };
   }
 
-  // By how many positions the full result is cut at its start, and at its end (negative: zeros are added there).
+  // How many positions are cut from the full result at its start and at its end (negative: zeros are added).
   function cut(setting, output) {
     const { input, stride, padding } = setting;
     const total = (input - 1) * stride + extent(setting) - output;
