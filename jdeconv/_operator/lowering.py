@@ -12,13 +12,12 @@ from .._geometry import Geometry
 from .._jax_compat import Tracer, lowered, program_of, register_lowering, tpu_interpreted, with_devices
 from .._jax_operations import jnp, lax
 from .._plan.choose import choose
+from .._plan.engine_kind import XLA
 from .partition import partitioned
 from .primitive import operand_roles, problem_of, result_shape, transposed_convolution_p
 
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 """The planner's names of JAX's platforms. All else is 'other': other platforms, and what XLA's partitioner splits."""
-_FUNCTIONS = {"output": "transpose_conv", "input": "input_grad", "kernel": "kernel_grad"}
-"""A formulation's function for each result."""
 
 
 def _compute(
@@ -50,10 +49,9 @@ def _compute(
     with jax.numpy_dtype_promotion("standard"):
         common = jnp.promote_types(a.dtype, b.dtype)
     problem = problem_of(a, b, geometry, result, dtype)
-    name = engine_for(problem) if onednn else "xla"
-    choice = choose(platform, name, problem, method, METHODS)
-    compute = getattr(METHODS[choice.method], _FUNCTIONS[result])
-    running = engine(precision, np.dtype(problem.dtype), platform, onednn=name != "xla")
+    choice = choose(platform, engine_for(problem) if onednn else XLA, problem, method, METHODS)
+    compute = METHODS[choice.method].VARIANTS[result][choice.variant]
+    running = engine(precision, np.dtype(problem.dtype), platform, choice.engine.onednn)
     with jax.numpy_rank_promotion("allow"):  # formulations broadcast on purpose
         return compute(a.astype(common), b.astype(common), geometry, running).astype(dtype)
 
