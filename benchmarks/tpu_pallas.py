@@ -78,7 +78,7 @@ def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:
     outside = cycles(tpu_program.compiled(case, PALLAS, "output", dtype, topology), chip).total
     (schedule,) = dumped.glob("*transpose_conv*[0-9]-final_bundles.txt")
     kernel = issue_cycles(schedule.read_text(encoding="utf-8"))
-    other = tpu_program.without_kernel(problem)
+    other = tpu_program.without_kernel(problem).method
     lax = cycles(tpu_program.compiled(case, tpu_program.LAX, "output", dtype, topology), chip).total
     others = lax if other == "lax" else cycles(tpu_program.compiled(case, other, "output", dtype, topology), chip).total
     moved = None

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from jdeconv._formulations import METHODS, conv, taps
+from jdeconv._formulations import METHODS, taps
 from jdeconv._geometry import build
 from jdeconv._plan import choose as planning
+from jdeconv._plan.engine_kind import XLA
 from jdeconv._plan.problem import Problem
 
 from .cases import DTYPES, Case
@@ -63,10 +64,10 @@ def problem_of(case: Case, result: str, dtype: str) -> Problem:
     return Problem(geometry, result, case.batch, case.groups, *channels, dtype)
 
 
-def without_kernel(problem: Problem) -> str:
+def without_kernel(problem: Problem) -> planning.Choice:
     """What `auto` takes on a TPU but for the Pallas kernel, in which the compiler estimates nothing."""
     others = {name: method for name, method in METHODS.items() if name != "pallas"}
-    return planning.choose("tpu", "xla", problem, planning.AUTO, others | {"pallas": _Nothing()}).method
+    return planning.choose("tpu", XLA, problem, planning.AUTO, others | {"pallas": _Nothing()})
 
 
 class _Nothing:
@@ -80,13 +81,11 @@ def as_lax(case: Case, result: str, dtype: str) -> bool:
     Where a size is 1 it may cancel other ones; there, and for groups, both are compiled.
     """
     problem = problem_of(case, result, dtype)
-    own = without_kernel(problem) == "lax" and case.groups == 1
+    choice = without_kernel(problem)
+    own = (choice.method, choice.variant) == ("lax", "as lax") and case.groups == 1
     if result == "output":
         return own
-    swapped = result == "kernel" and conv.fewer_cycles_swapped(
-        problem.batch, problem.inputs, problem.outputs, problem.geometry
-    )
-    return own and not swapped and min(problem.inputs, problem.outputs, *case.kernel, *case.size) > 1
+    return own and min(problem.inputs, problem.outputs, *case.kernel, *case.size) > 1
 
 
 def refusal(case: Case, method: str, result: str) -> str | None:
@@ -123,7 +122,7 @@ def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str
 def program(case: Case, method: str, result: str, dtype: str, chip: str) -> jax.stages.Compiled:
     """For one of the three results: by `method`, or lax's own (`LAX`); 'auto' is without the Pallas kernel."""
     if method == planning.AUTO:
-        method = without_kernel(problem_of(case, result, dtype))
+        method = without_kernel(problem_of(case, result, dtype)).method
     function = _function(case, method)
     x, w, y = (jax.ShapeDtypeStruct(shape, dtype, sharding=topology(chip)) for shape in case.shapes)
 

@@ -13,6 +13,7 @@ from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
 from ._operator.primitive import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan.choose import Choice, choose
+from ._plan.engine_kind import XLA
 from ._plan.problem import Problem
 from ._plan.rules import RULES
 from ._tf import DATA_FORMATS, one_of, transposed
@@ -156,7 +157,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -> Pass:
     method, precision = parameters["method"], parameters["precision"]
     choices = {
-        platform: choose(platform, engine_for(problem) if platform == "cpu" else "xla", problem, method, METHODS)
+        platform: choose(platform, engine_for(problem) if platform == "cpu" else XLA, problem, method, METHODS)
         for platform in ("cpu", "gpu", "tpu")
     }
     operands = {
@@ -177,7 +178,8 @@ def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -
 
 
 def _named(choice: Choice) -> str:
-    return choice.method if choice.engine == "xla" else f"{choice.method} ({choice.engine})"
+    named = f"{choice.method}: {choice.variant}"
+    return f"{named} ({choice.engine})" if choice.engine.onednn else named
 
 
 def _scaled(amount: Any, unit: float) -> str:

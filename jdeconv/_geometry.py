@@ -73,6 +73,12 @@ class Geometry:
             for i, k, extent, o, s, low in dims
         )
 
+    @property
+    def reaching(self) -> tuple[slice, ...]:
+        """The taps that reach an output from an input of one position."""
+        sizes = zip(self.kernel, self.output, self.low, self.dilations, strict=True)
+        return tuple(slice(max(-(-low // d), 0), min((out - 1 + low) // d + 1, k)) for k, out, low, d in sizes)
+
 
 class Unreachable(ValueError):
     """An output size that this input size can't produce. `_facade.unreachable` words it."""

@@ -14,7 +14,8 @@ from ._formulations.blocks import pad
 from ._geometry import extent
 from ._jax_compat import eval_jaxpr, inlined, is_program, with_equations, with_rules
 from ._jax_operations import lax
-from ._operator.primitive import by_lax, transposed_convolution_p
+from ._operator.lowering import by_lax
+from ._operator.primitive import transposed_convolution_p
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

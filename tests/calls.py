@@ -5,6 +5,8 @@ from cases import legal_sizes
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from jdeconv._operator import lowering
+
 VALUE = np.random.default_rng(0).standard_normal((2, 5, 7, 4)).astype(np.float32)
 
 INTS = st.integers(-1, 3)
@@ -53,3 +55,9 @@ def calls(draw):
         "padding": padding,
         "data_format": draw(st.sampled_from(["NHWC", "NHWC", "NHWC", None, "NWHC"])),
     }
+
+
+def computed(platform, result, a, b, geometry, method, precision="highest"):
+    """A result from the two other roles as a program for `platform` computes it, by XLA, of the first one's type."""
+    parameters = dict(geometry=geometry, result=result, dtype=a.dtype, precision=precision, method=method)
+    return lowering._compute(platform, False, a, b, **parameters)

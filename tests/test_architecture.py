@@ -13,11 +13,13 @@ import jdeconv
 PACKAGE = pathlib.Path(jdeconv.__file__).parent
 
 # From the bottom up. The ground is every private module beside the packages that no facade's words are in.
-GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_settings"}
+GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_phases", "_settings"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "_plan": {"ground", "_plan"},
-    "_formulations": {"ground", "_plan.problem", "_plan.tpu_tiles", "_plan.gpu_tiles", "_formulations"},
+    "_formulations": {
+        *("ground", "_plan.problem", "_plan.engine_kind", "_plan.tpu_tiles", "_plan.gpu_tiles", "_formulations")
+    },
     "_operator": {"ground", "_plan", "_formulations", "_operator"},
     "_facade": {"ground", "_plan", "_formulations", "_operator", "_facade"},
     "convert": {"ground", "_facade.arrays", "convert"},

@@ -15,9 +15,9 @@ from jdeconv._formulations.blocks import (
     kernel_to_blocks,
     output_from_blocks,
     output_to_blocks,
-    unit,
     without_gaps,
 )
+from jdeconv._phases import block_geometry
 
 
 @given(case=cases(dtypes=("float32",)))
@@ -42,7 +42,7 @@ def test_there_and_back(case):
 @given(case=cases(dtypes=("int32",), most_groups=1))
 def test_stride_one_over_blocks_is_the_definition(case):
     geometry = case.geometry
-    blocks = unit(geometry)
+    blocks = block_geometry(geometry)
     assert blocks.strides == (1,) * case.rank
     x, w, _ = case.arrays()
     w_blocks = jax.jit(lambda w: kernel_to_blocks(w, geometry))(w[..., None, :])[..., 0, :]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import jdeconv
 from jdeconv import _settings
 from jdeconv._formulations import METHODS
-from jdeconv._operator import primitive
+from jdeconv._operator import lowering
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -49,9 +49,9 @@ def test_what_larger_cases_take_equals_the_definition(method, bounds, case):
 @given(case=cases())
 def test_what_is_computed_on_gpu_equals_the_definition(method, case):
     """The programs for a GPU, run here: these two differ there."""
-    compute = primitive._compute
+    compute = lowering._compute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(primitive, "_compute", lambda platform, onednn, *a, **more: compute("gpu", False, *a, **more))
+        patch.setattr(lowering, "_compute", lambda platform, onednn, *a, **more: compute("gpu", False, *a, **more))
         case.check(case.run(method))
 
 

@@ -18,7 +18,7 @@ from jax import lax
 
 import jdeconv
 from jdeconv import _settings
-from jdeconv._operator import primitive
+from jdeconv._operator import lowering
 
 EVERY = ["auto", *RUN_HERE]
 ENGINES = {"oneDNN": ("cpu", True), "XLA": ("cpu", False), "GPU": ("gpu", False)}  # a GPU's programs, run here
@@ -99,9 +99,9 @@ def test_what_is_not_finite_spoils_no_other_channel_and_no_other_phase(method, e
         return
     platform, onednn = ENGINES[engine]
     whole = dict(zip("xwy", ((np.abs(array.astype("float64")) + 1) for array in case.arrays()), strict=True))
-    compute = primitive._compute
+    compute = lowering._compute
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(primitive, "_compute", lambda _, __, *a, **more: compute(platform, onednn, *a, **more))
+        patch.setattr(lowering, "_compute", lambda _, __, *a, **more: compute(platform, onednn, *a, **more))
         program = all_three(dataclasses.replace(case, channels_first=False).function(method))
         for role, results in {"w": "yx", "x": "w", "y": "w"}.items():
             operands, spots = dict(whole), dict(whole)

@@ -16,7 +16,7 @@ import pytest
 
 import jdeconv
 from jdeconv import _settings
-from jdeconv._operator import primitive
+from jdeconv._operator import lowering
 
 CALLS = 10_000
 
@@ -43,7 +43,7 @@ def grown(call):
         gc.collect()
         objects = gc.get_objects()
         jaxprs = sum(type(each).__name__ in ("Jaxpr", "ClosedJaxpr", "JaxprEqn") for each in objects)
-        cached = primitive._compiled._cache_size(), primitive._partitioned._cache_size()
+        cached = lowering._compiled._cache_size(), lowering._partitioned._cache_size()
         return np.array([len(jax.live_arrays()), sum(cached), jaxprs, len(objects)])
 
     for _ in range(10):
@@ -74,9 +74,9 @@ def test_what_is_kept_for_each_shape_is_let_go():
     for size in range(2, 12):
         upsampled(*problem(size))
         upsampled(*problem(size))
-    assert primitive._compiled._cache_size() == 10  # JAX keeps 4096 at most
+    assert lowering._compiled._cache_size() == 10  # JAX keeps 4096 at most
     jax.clear_caches()
-    assert primitive._compiled._cache_size() == 0
+    assert lowering._compiled._cache_size() == 0
 
 
 def modules():

@@ -17,8 +17,8 @@ from jax.test_util import check_grads
 
 import jdeconv
 from jdeconv._geometry import build
-from jdeconv._operator import primitive
-from jdeconv._operator.primitive import LETTERS, solve
+from jdeconv._operator import lowering
+from jdeconv._operator.primitive import LETTERS, solve, transposed_convolution_p
 
 CASE = Case(2, (3, 4), (3, 2), (2, 3), (1, 1), "SAME", (5, 11), group_inputs=2, group_outputs=3, dtype="float64")
 GROUPED = Case(2, (3, 4), (3, 2), (2, 1), (1, 2), "VALID", (8, 6), 2, 2, 1, dtype="float64")
@@ -159,14 +159,14 @@ class Variants(chex.TestCase):
 @pytest.fixture
 def lowered(monkeypatch):
     """The operand shapes of every computation traced from now on."""
-    shapes, compute = [], primitive._compute
+    shapes, compute = [], lowering._compute
 
     def spy(platform, onednn, a, b, **parameters):
         shapes.append(a.shape)
         return compute(platform, onednn, a, b, **parameters)
 
-    monkeypatch.setattr(primitive, "_compute", spy)
-    monkeypatch.setattr(primitive, "_compiled", jax.jit(spy, static_argnums=(0, 1), static_argnames=(
+    monkeypatch.setattr(lowering, "_compute", spy)
+    monkeypatch.setattr(lowering, "_compiled", jax.jit(spy, static_argnums=(0, 1), static_argnames=(
         "geometry", "result", "dtype", "precision", "method")))  # fmt: skip
     return shapes
 
@@ -344,9 +344,9 @@ def test_eager_calls_are_planned_for_where_jit_runs_them(committed, wanted, defa
     """What lies on a GPU without being committed to it, jit moves to the default device."""
     device = collections.namedtuple("Device", "platform")("gpu")
     operand = types.SimpleNamespace(committed=committed, devices=lambda: {device})
-    monkeypatch.setattr(primitive, "_compiled", lambda platform, onednn, *_, **__: (platform, onednn))
+    monkeypatch.setattr(lowering, "_compiled", lambda platform, onednn, *_, **__: (platform, onednn))
     with jax.default_device(default):
-        assert primitive._eager(operand, operand) == (wanted, wanted == "cpu")
+        assert lowering._eager(operand, operand) == (wanted, wanted == "cpu")
 
 
 def test_an_interpreter_of_programs_gets_operations_that_jax_knows():
@@ -359,7 +359,7 @@ def test_an_interpreter_of_programs_gets_operations_that_jax_knows():
         for equation in program.eqns:
             operands = [operand.val if hasattr(operand, "val") else values[operand] for operand in equation.invars]
             by = equation.primitive
-            evaluate = by.impl if by is primitive.transposed_convolution_p else by.bind
+            evaluate = by.impl if by is transposed_convolution_p else by.bind
             values[equation.outvars[0]] = evaluate(*operands, **equation.params)
         return values[program.jaxpr.outvars[0]]
 

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from calls import computed
 from jax import export
 
 import jdeconv
-from jdeconv._formulations import METHODS, Engine, pallas
+from jdeconv._formulations import pallas
 from jdeconv._geometry import build
 from jdeconv._plan.problem import Problem
 
@@ -132,9 +133,8 @@ def test_a_line_is_a_plane_of_height_1():
 
     line = build((5,), (4,), (2,), (1,), "SAME")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pallas, "_kernel", lambda platform: Kernel)
-        engine = Engine(None, np.dtype("float32"), "tpu")
-        y = METHODS["pallas"].transpose_conv(jnp.ones((3, 5, 1, 2)), jnp.ones((4, 7, 1, 2)), line, engine)
+        patch.setitem(sys.modules, f"{pallas.__package__}.pallas_tpu", Kernel)
+        y = computed("tpu", "output", jnp.ones((3, 5, 1, 2)), jnp.ones((4, 7, 1, 2)), line, "pallas")
     assert seen == {"x": (3, 1, 5, 2), "w": (1, 4, 7, 2), "geometry": build((1, 5), (1, 4), (1, 2), (1, 1), "SAME")}
     assert y.shape == (3, 10, 1, 7)
 

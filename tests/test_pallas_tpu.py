@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from calls import computed
 from cases import Case, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
 
 import jdeconv
-from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
-from jdeconv._plan.choose import tpu_tiles as tpu_tiles
+from jdeconv._plan import tpu_tiles
 
 FLOATS = ("float32", "bfloat16")
 fewer = settings(max_examples=max(4, settings().max_examples // 2))  # a program takes a second or two
@@ -81,9 +81,8 @@ def test_steps_that_see_no_input():
     """Negative pads, which TensorFlow's arguments have not: 40 zeros before and 30 after all that taps reach."""
     geometry = cut((20,), (3,), (1,), (1,), [(-40, -30)])
     x, w = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((2, 20, 1, 6), (3, 4, 1, 6)))
-    engine = Engine("highest", np.dtype("float32"), "cpu")
     with interpreted(), steps(columns=16):
-        found = jax.jit(lambda x, w: METHODS["pallas"].transpose_conv(x, w, geometry, engine))(x, w)
+        found = jax.jit(lambda x, w: computed("cpu", "output", x, w, geometry, "pallas"))(x, w)
     want = np.zeros((2, 92, 4))
     for tap in range(3):
         want[:, 40 + tap : 60 + tap] += x[:, :, 0].astype("float64") @ w[tap, :, 0].T.astype("float64")

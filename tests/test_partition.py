@@ -11,11 +11,12 @@ import pytest
 from jax import P
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding
-from jdeconv._operator.primitive.partition import _orders, halo, part, splits
 
 import jdeconv
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
+from jdeconv._operator import lowering
+from jdeconv._operator.partition import _orders, halo, part_geometry, splits_evenly
 
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
@@ -211,12 +212,12 @@ def test_parts_add_up_to_the_whole():
         whole = build((12,), (kernel,), (stride,), (dilation,), "SAME", (12 * stride,))
         wanted = products(whole)
         for parts, result in [(2, "output"), (3, "input"), (3, "kernel")]:
-            assert splits(whole, result, 0, parts)
+            assert splits_evenly(whole, result, 0, parts)
             before, found = halo(whole, result, 0)[0], []
             for k in range(parts):
                 p0, q0 = k * 12 // parts, k * 12 * stride // parts
                 p0, q0 = (p0 - before, q0) if result == "output" else (p0, q0 - before)
-                shifted = {(p0 + p, t, q0 + q) for p, t, q in products(part(whole, result, (parts,)))}
+                shifted = {(p0 + p, t, q0 + q) for p, t, q in products(part_geometry(whole, result, (parts,)))}
                 found += [join for join in shifted if 0 <= join[0] < 12 and 0 <= join[2] < 12 * stride]
             assert len(found) == len(set(found))
             assert set(found) == wanted
@@ -253,6 +254,19 @@ def test_shard_map_over_one_axis_of_three(kind, stride):
         for solution, out in zip(solutions(f), (P("m"), P("m"), P()), strict=True):
             each = jax.shard_map(solution, in_specs=(P("m"), P(), P("m")), out_specs=out, axis_names={"m"})
             np.testing.assert_array_equal(jax.jit(each)(*placed), solution(*operands))
+
+
+@pytest.mark.parametrize(("platform", "dilated"), [("cpu", False), ("tpu", True)])
+def test_a_part_is_computed_by_its_platforms_plan(platform, dilated, monkeypatch):
+    """A TPU's part by lax's own program. No partitioner is asked: there is no TPU here."""
+    here = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda *_: here)
+    monkeypatch.setattr(lowering, "partitioned", lambda compute, *_, **options: lambda a, b: compute(a, b, **options))
+    mesh = jax.make_mesh((8,), ("a",), (AxisType.Auto,))
+    operands, f = problem(kernel=16, stride=8)  # by phases on CPU and on TPU
+    x, w = split(mesh, operands[:2], P("a"), P())
+    text = jax.jit(f).trace(x, w).lower(lowering_platforms=(platform,)).as_text()
+    assert ("lhs_dilate = [8, 8]" in text) == dilated
 
 
 def test_the_orders_of_a_meshs_axes():

@@ -9,11 +9,23 @@ import pytest
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
 from jdeconv._plan import choose as planning
-from jdeconv._plan.choose import choose
+from jdeconv._plan.engine_kind import XLA, EngineKind
 from jdeconv._plan.problem import Problem
 from jdeconv._plan.rule import Rule, always
+from jdeconv._plan.variants import Variant
 
+ENGINES = {str(kind): kind for kind in (XLA, EngineKind(True), EngineKind(True, True), EngineKind(True, True, True))}
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
+
+
+def choose(platform, engine, *arguments):
+    return planning.choose(platform, ENGINES[engine], *arguments)
+
+
+@pytest.fixture(autouse=True)
+def only_variant(monkeypatch):
+    """Of the formulations that are made up here."""
+    monkeypatch.setattr(planning, "VARIANTS", (*planning.VARIANTS, Variant("*", "*", "fast", "*", always, "only")))
 
 
 def problem(result="output"):
@@ -41,13 +53,13 @@ def test_the_first_rule_that_applies_wins(monkeypatch):
     unsupported = Rule("cpu", "xla", "output", always, "picky", "")
     wins = Rule("cpu", "xla", "output", always, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
-    assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == planning.Choice("fast", "xla", wins)
+    assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == planning.Choice("fast", "only", XLA, wins)
     assert choose("gpu", "xla", problem("output"), "auto", METHODS_HERE).method == "lax"
     assert choose("gpu", "xla", problem("kernel"), "auto", METHODS_HERE).method == "fast"
 
 
 def test_a_method_asked_for_is_used_or_refused_by_name():
-    assert choose("cpu", "xla", problem("output"), "fast", METHODS_HERE) == planning.Choice("fast", "xla", None)
+    assert choose("cpu", "xla", problem("output"), "fast", METHODS_HERE) == planning.Choice("fast", "only", XLA, None)
     with pytest.raises(NotImplementedError) as caught:
         choose("cpu", "xla", problem("output"), "picky", METHODS_HERE)
     assert str(caught.value) == "method='picky': kernel 3; expected an even kernel. Use method='auto'."
@@ -276,3 +288,36 @@ def test_flops_blocks_and_filling():
     p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
     assert (p.block_count, p.filling) == (2 * 2, 16 / 12)
+
+
+def test_every_variant_is_chosen_by_a_row_and_every_row_chooses_one():
+    rows = {
+        (method, result, row.name)
+        for row in planning.VARIANTS
+        for method in row.method.split()
+        if method in METHODS
+        for result in (("output", "input", "kernel") if row.result == "*" else row.result.split())
+    }
+    held = {
+        (method, result, name)
+        for method in METHODS
+        for result, some in METHODS[method].VARIANTS.items()
+        for name in some
+    }
+    assert rows == held
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu", "other"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("result", ["output", "input", "kernel"])
+def test_every_method_has_a_variant_everywhere(method, platform, result, engine):
+    for sizes in (
+        ((5, 5), (4, 4), (2, 2)),
+        ((5, 5), (3, 3), (2, 2)),
+        ((1, 1), (4, 4), (1, 1)),
+        ((8, 8), (2, 2), (2, 2)),
+    ):
+        geometry = build(*sizes, (1, 1), "SAME")
+        choice = choose(platform, engine, sized(result, geometry), method, METHODS)
+        assert choice.variant in METHODS[method].VARIANTS[result]

@@ -14,6 +14,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from calls import computed
 from cases import cases
 from hypothesis import assume, given, settings
 
@@ -22,9 +23,10 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdec
 from benchmarks import cases as benchmark
 from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
-from jdeconv._formulations import METHODS, Engine
+from jdeconv._formulations import METHODS
 from jdeconv._geometry import cut
 from jdeconv._plan import choose as planning
+from jdeconv._plan.engine_kind import XLA
 from jdeconv._plan.problem import Problem
 
 
@@ -39,15 +41,14 @@ def test_what_a_tpu_is_given_equals_the_definition(method, case):
     channels = case.groups, case.group_inputs, case.group_outputs
     problems = [Problem(geometry, role, case.batch, *channels, case.dtype) for role in ("output", "input", "kernel")]
     assume(not any(map(formulation.supports, problems)))
-    engine = Engine("highest", jax.numpy.dtype(case.dtype), "tpu")
 
     @jax.jit
     def solved(x, w, y):
         x, w, y = (v.reshape(*v.shape[:-1], case.groups, -1) for v in (x, w, y))
         return (
-            formulation.transpose_conv(x, w, geometry, engine),
-            formulation.input_grad(w, y, geometry, engine),
-            formulation.kernel_grad(x, y, geometry, engine),
+            computed("tpu", "output", x, w, geometry, method),
+            computed("tpu", "input", w, y, geometry, method),
+            computed("tpu", "kernel", x, y, geometry, method),
         )
 
     found = [np.asarray(v.astype(case.dtype)) for v in solved(*case.arrays())]
@@ -59,10 +60,10 @@ def test_one_tap_that_reaches_past_a_pad():
     geometry = cut((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
     rng = np.random.default_rng(0)
     x, w, y = (rng.standard_normal(s).astype("float32") for s in ((2, 4, 3, 1, 16), (1, 1, 5, 1, 16), (2, 9, 7, 1, 5)))
-    engine, reached = Engine("highest", np.dtype("float32"), "tpu"), y[:, 1::2, 1::2]
-    np.testing.assert_allclose(METHODS["gemm"].input_grad(w, y, geometry, engine),
+    reached = y[:, 1::2, 1::2]
+    np.testing.assert_allclose(computed("tpu", "input", w, y, geometry, "gemm"),
                                np.einsum("nhwgo,ogi->nhwgi", reached, w[0, 0]), rtol=1e-4, atol=1e-4)  # fmt: skip
-    np.testing.assert_allclose(METHODS["gemm"].kernel_grad(x, y, geometry, engine)[0, 0],
+    np.testing.assert_allclose(computed("tpu", "kernel", x, y, geometry, "gemm")[0, 0],
                                np.einsum("nhwgo,nhwgi->ogi", reached, x), rtol=1e-4, atol=1e-4)  # fmt: skip
 
 
@@ -96,7 +97,7 @@ KERNEL_OR_NOT = [
 @pytest.mark.parametrize(("case", "method"), KERNEL_OR_NOT, ids=lambda value: getattr(value, "name", value))
 def test_auto_takes_the_kernel_only_where_it_wins(case, method):
     problem = tpu_program.problem_of(case, "output", "bfloat16")
-    assert planning.choose("tpu", "xla", problem, "auto", METHODS).method == method
+    assert planning.choose("tpu", XLA, problem, "auto", METHODS).method == method
 
 
 # JAX compiles ahead of time for a TPU from 0.12 on, with the libtpu of its time.

@@ -1,170 +1,22 @@
 """The ways to compute the operator: one module each, all satisfying `Formulation`, listed in `METHODS`."""
 
-import dataclasses
-import math
-import string
-from typing import Any, Protocol
+from typing import Protocol
 
-import jax
-import numpy as np
-
-from .._geometry import Geometry
-from .._jax_operations import jnp, lax
 from .._plan.problem import Problem
-from . import conv, gemm, onednn, pallas, phase, taps
-from .blocks import materialised
-
-MOST_SPLIT = 32
-MANY_POSITIONS = 2**15
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """What runs a formulation's convolutions and products, at one precision and with one type of result."""
-
-    precision: Any
-    dtype: Any
-    platform: str
-    """'cpu', 'gpu' or 'tpu'; 'other' where XLA's partitioner may split the program over devices."""
-    onednn: bool = False
-    """Whether jaxlib's oneDNN runs what it is proven for; 16-bit floats that it is not are widened, as XLA CPU does."""
-
-    def conv(
-        self,
-        lhs: jax.Array,
-        rhs: jax.Array,
-        *,
-        dimension_numbers: lax.ConvDimensionNumbers,
-        feature_group_count: int = 1,
-        **arguments: Any,
-    ) -> jax.Array:
-        """`lax.conv_general_dilated` with this engine's precision and result type."""
-        arguments |= dict(dimension_numbers=dimension_numbers, precision=self.precision)
-        grouped = dict(arguments, feature_group_count=feature_group_count)
-        # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
-        # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
-        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT
-        if not splits or self._groups_at_once(lhs, rhs, grouped):
-            return self._conv(lhs, rhs, **grouped)
-        # The first two entries of a spec are batch and channels, or output and input channels.
-        lhs_groups = jnp.split(lhs, feature_group_count, dimension_numbers.lhs_spec[1])
-        rhs_groups = jnp.split(rhs, feature_group_count, dimension_numbers.rhs_spec[0])
-        dense = [self._conv(a, b, **arguments) for a, b in zip(lhs_groups, rhs_groups, strict=True)]
-        return lax.concatenate(dense, dimension_numbers.out_spec[1])
-
-    def _groups_at_once(self, lhs: jax.Array, rhs: jax.Array, arguments: dict[str, Any]) -> bool:
-        """Whether oneDNN takes all groups in one call, for which 16-bit floats are widened.
-
-        bfloat16 of many outputs is faster a group at a time: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms,
-        not 9.2; of 8 times 16 to 8 it is not.
-        """
-        outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
-        narrow = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32
-        return self.onednn and not narrow and not onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
-
-    def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
-        arguments["preferred_element_type"] = self.dtype
-        if not self.onednn:
-            return lax.conv_general_dilated(lhs, rhs, **arguments)
-        # What it is not proven for in 16 bits it does in 32.
-        if lhs.dtype != self.sums and onednn.refuses_conv(lhs, rhs, **arguments):
-            lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
-        return onednn.conv(lhs, rhs, **arguments)
-
-    def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
-        """`einsum` of two operands of which one or both have positions: `_`, the batch and the spatial dimensions."""
-        if self.onednn and letters == "_gi,ogi->_go" and a.shape[-2] > 1:
-            return self._grouped_product(a, b)
-        flat: list[jax.Array] = []
-        spatial: tuple[Any, ...] = ()
-        # Positions are one axis, unless sizes are symbolic: their product may not be known to be a size, as that of
-        # h - 1 and w - 1 is not. Then each keeps an axis of its own.
-        merged = all(isinstance(size, int) for size in (*a.shape, *b.shape))
-        roles, result = letters.split("->")
-        for v, side in zip((a, b), roles.split(","), strict=True):
-            before, has_positions, after = side.partition("_")
-            if has_positions:
-                spatial = v.shape[len(before) : v.ndim - len(after)]
-                if merged:
-                    v = v.reshape(*v.shape[: len(before)], -1, *v.shape[v.ndim - len(after) :])
-            flat.append(v)
-        place = result.find("_")
-        positions = "p" if merged else string.ascii_uppercase[: len(spatial)]
-        roles, result = (part.replace("_", positions) for part in (roles, result))
-        # Of a batch, XLA CPU transposes an operand first. That pays in a sum over positions, unless they are very many:
-        # 4096 positions, 1024 by 512 channels: 25 ms against 28; 131072 positions, 64 by 64: 43 against 14.
-        sums_few = place < 0 and merged and math.prod(spatial) < MANY_POSITIONS
-        letters, group = f"{roles}->{result}", result.index("g")
-        one_group = flat[0].shape[roles.index("g")] == 1 and not sums_few
-        if one_group:
-            flat = [v.squeeze(side.index("g")) for v, side in zip(flat, roles.split(","), strict=True)]
-            letters = letters.replace("g", "")
-        sums = self.sums
-        if jnp.issubdtype(sums, np.integer) and np.dtype(sums).itemsize <= 4:
-            # Modulo 2**32 they are right modulo less, too, and XLA CPU multiplies no other integers fast: 2048 by 128
-            # by 1024, int16: 6 ms, not 276.
-            sums = np.dtype("int32")
-            flat = [v if v.dtype == "int8" else v.astype(sums) for v in flat]
-        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=sums).astype(self.sums)
-        if one_group:
-            y = jnp.expand_dims(y, group)
-        return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :]) if merged and place >= 0 else y
-
-    def _grouped_product(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
-        positions, ones = x.shape[1:-2], (1,) * (x.ndim - 3)
-        one_tap = Geometry(positions, ones, positions, ones, ones, (0,) * len(ones))
-        return conv.transpose_conv(x, w.reshape(*ones, *w.shape), one_tap, self.summing)
-
-    def wide(self, x: jax.Array) -> jax.Array:
-        """In the type that sums are made in."""
-        return x.astype(self.sums)
-
-    def once(self, x: jax.Array) -> jax.Array:
-        """`x`, computed once and read often: XLA CPU would compute it anew for each of the windows that are read."""
-        return materialised(x) if self.platform == "cpu" else x
-
-    @property
-    def summing(self) -> "Engine":
-        """One whose convolutions give terms of a sum, which oneDNN need not round to 16 bits."""
-        return dataclasses.replace(self, dtype=self.sums) if self.onednn else self
-
-    @property
-    def sums(self) -> Any:
-        """At least float32, where products are summed here and not inside one operation of XLA."""
-        # NumPy promotes also where JAX is told not to (jax.numpy_dtype_promotion("strict")).
-        return np.promote_types(self.dtype, "float32") if jnp.issubdtype(self.dtype, np.floating) else self.dtype
-
-
-def engine_for(problem: Problem) -> str:
-    """What runs a CPU's convolutions where oneDNN may be called: 'onednn' or 'xla'.
-
-    Where bfloat16 is not widened for it, 'onednn bfloat16', with AMX 'onednn bfloat16 amx'.
-    """
-    if problem.dtype not in ("float32", "bfloat16", "float16") or onednn.unavailable() is not None:
-        return "xla"
-    if problem.dtype != "bfloat16" or not onednn.computes_in(problem.dtype):
-        return "onednn"
-    return "onednn bfloat16 amx" if onednn.has_amx() else "onednn bfloat16"
+from . import conv, gemm, pallas, phase, taps
+from .engine import Engine as Engine
+from .engine import Variants
+from .engine import engine_for as engine_for
 
 
 class Formulation(Protocol):
-    """A module that computes some or all of the three results. It is asked only where some output is reached.
+    """A module that computes some or all of the three results."""
 
-    Operands and results: x `(n, *in, g, i)`, w `(*k, o, g, i)`, y `(n, *out, g, o)`.
-    """
+    VARIANTS: Variants
+    """For each result, the functions that compute it, by the names that `_plan.variants` chooses them by."""
 
     def supports(self, problem: Problem) -> str | None:
         """None if this formulation computes the problem's result, else the reason why not, which the error shows."""
-
-    def transpose_conv(self, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-        """`result="output"`: y from x and w."""
-
-    def input_grad(self, w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-        """`result="input"`: x from w and y, the strided convolution."""
-
-    def kernel_grad(self, x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-        """`result="kernel"`: w from x and y."""
 
 
 METHODS: dict[str, Formulation] = {"lax": conv, "phase": phase, "gemm": gemm, "taps": taps, "pallas": pallas}

@@ -1,10 +1,4 @@
-"""Stride s as s output phases: a transposed convolution of stride s is one of stride 1 with s times the outputs.
-
-Tap t = a*s + r joins input position p to output position p*s + t - low = (p + a)*s + r - low: phase r of block p + a.
-So with the kernel's taps in blocks of s, and the output's positions in blocks of s from -(low % s) on, each block of
-taps is one tap of stride 1 whose output channels are the phases. Dilations above 1 put zeros between the taps first,
-but where the stride is 1 nothing changes. A kernel shorter than the stride reaches the first phases alone.
-"""
+"""Arrays in blocks of taps and blocks of outputs, of which `_phases` has the sizes; and what reads windows of them."""
 
 import dataclasses
 import itertools
@@ -19,27 +13,11 @@ from jaxlib import version
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
+from .._phases import block_counts, block_geometry, first_output, first_tap
 from .._plan.problem import Problem
 
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
-
-
-def unit(geometry: Geometry) -> Geometry:
-    """The geometry of the blocks, of stride 1.
-
-    >>> from jdeconv._geometry import build
-    >>> unit(build((5,), (4,), (2,), (1,), "SAME"))
-    Geometry(input=(5,), kernel=(2,), output=(6,), strides=(1,), dilations=(1,), low=(0,))
-    """
-    return Geometry(
-        input=geometry.input,
-        kernel=geometry.blocks,
-        output=_block_counts(geometry, _first_tap(geometry)),
-        strides=(1,) * geometry.rank,
-        dilations=tuple(d if s == 1 else 1 for d, s in zip(geometry.dilations, geometry.strides, strict=True)),
-        low=tuple(low // s for low, s in zip(geometry.low, geometry.strides, strict=True)),
-    )
 
 
 def too_wide(problem: Problem) -> str | None:
@@ -95,7 +73,7 @@ def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
 
 def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """`(n, *out, g, o)` as `(n, *blocks, g, r1*…*rn*o)`."""
-    rank, blocks, phased = geometry.rank, unit(geometry).output, geometry.phases
+    rank, blocks, phased = geometry.rank, block_geometry(geometry).output, geometry.phases
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = _into_channels(split_output(y, geometry), rank)
     return y.reshape(n, *blocks, groups, math.prod(phased) * o)
@@ -103,7 +81,7 @@ def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
 
 def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     """The inverse of `output_to_blocks`; positions beyond the output's ends are dropped."""
-    rank, blocks, phased = geometry.rank, unit(geometry).output, geometry.phases
+    rank, blocks, phased = geometry.rank, block_geometry(geometry).output, geometry.phases
     n, groups = y.shape[0], y.shape[-2]
     y = y.reshape(n, *blocks, groups, *phased, y.shape[-1] // math.prod(phased))
     pairs = [axis for dim in range(rank) for axis in (1 + dim, rank + 2 + dim)]
@@ -115,8 +93,8 @@ def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None =
 
     The blocks start `first` positions before the output, by default where the first tap's do.
     """
-    rank, strides, first = geometry.rank, geometry.strides, _first_tap(geometry) if first is None else first
-    blocks = _block_counts(geometry, first)
+    rank, strides, first = geometry.rank, geometry.strides, first_tap(geometry) if first is None else first
+    blocks = block_counts(geometry, first)
     last = [b * s - o - f for b, s, o, f in zip(blocks, strides, geometry.output, first, strict=True)]
     y = pad(y, list(zip(first, last, strict=True)))
     y = y.reshape(y.shape[0], *interleaved(blocks, strides), *y.shape[-2:])
@@ -125,51 +103,15 @@ def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None =
 
 def join_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
     """The inverse of `split_output`; phases that no tap reaches are zero."""
-    first = _first_tap(geometry) if first is None else first
+    first = first_tap(geometry) if first is None else first
     y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
-    sizes = map(operator.mul, _block_counts(geometry, first), geometry.strides)
+    sizes = map(operator.mul, block_counts(geometry, first), geometry.strides)
     return window(y.reshape(y.shape[0], *sizes, *y.shape[-2:]), first, geometry.output)
-
-
-def _first_tap(geometry: Geometry) -> tuple[int, ...]:
-    """How far before the output a block starts that the first tap's phase is the first of."""
-    return tuple(low % s for low, s in zip(geometry.low, geometry.strides, strict=True))
-
-
-def _block_counts(geometry: Geometry, first: Sequence[int]) -> tuple[Size, ...]:
-    """ceil((first + output) / s), where output - input*s is a plain int even for symbolic sizes."""
-    sizes = zip(geometry.input, geometry.output, geometry.strides, first, strict=True)
-    return tuple(i - (-(f + o - i * s) // s) for i, o, s, f in sizes)
-
-
-def _first_output(geometry: Geometry) -> tuple[int, ...]:
-    """The same for phases apart: 0, so that none has an output too many, where taps reach them all."""
-    sizes = zip(geometry.strides, geometry.phases, _first_tap(geometry), strict=True)
-    return tuple(0 if r == s else first for s, r, first in sizes)
-
-
-def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry]]:
-    """For each phase its taps, and the geometry that joins the input to its outputs: empty if no tap reaches it."""
-    firsts = _first_output(geometry)
-    counts = _block_counts(geometry, firsts)
-    for phase in itertools.product(*map(range, geometry.phases)):
-        taps, steps, lows = [], [], []
-        sizes = zip(phase, geometry.kernel, geometry.strides, geometry.dilations, geometry.low, firsts, strict=True)
-        for r, k, s, d, low, before in sizes:
-            # The taps that reach phase r are s/gcd(s, d) apart, and that is d/gcd(s, d) blocks.
-            common = math.gcd(s, d)
-            start = low - before + r
-            first = next((t for t in range(min(k, s)) if (start - t * d) % s == 0), k)
-            taps.append(slice(first, None, s // common))
-            steps.append(d // common)
-            lows.append((start - first * d) // s)
-        kernel = tuple(len(range(k)[one]) for k, one in zip(geometry.kernel, taps, strict=True))
-        yield tuple(taps), Geometry(geometry.input, kernel, counts, (1,) * geometry.rank, tuple(steps), tuple(lows))
 
 
 def split_phases(y: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """The phases of the output, each `(n, *blocks, g, o)`."""
-    y = _into_channels(split_output(y, geometry, _first_output(geometry)), geometry.rank)
+    y = _into_channels(split_output(y, geometry, first_output(geometry)), geometry.rank)
     y = y.reshape(*y.shape[: geometry.rank + 2], -1, y.shape[-1])
     return [y[..., number, :] for number in range(y.shape[-2])]
 
@@ -182,7 +124,7 @@ def join_phases(parts: Sequence[jax.Array], geometry: Geometry) -> jax.Array:
     ]
     for dim, many in reversed(list(enumerate(geometry.phases))):
         parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
-    return join_output(parts[0], geometry, _first_output(geometry))
+    return join_output(parts[0], geometry, first_output(geometry))
 
 
 def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:

@@ -6,7 +6,6 @@ pad would cut off is sliced away instead.
 
 import string
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 
@@ -15,9 +14,7 @@ from .._jax_operations import lax
 from .._plan.problem import FEW_GROUPS, Problem
 from . import conv_tpu
 from .blocks import one_channel_axis, pad, without_gaps
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine, Variants
 
 
 def supports(problem: Problem) -> str | None:
@@ -25,21 +22,10 @@ def supports(problem: Problem) -> str | None:
     return None
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """Each output is a window of the dilated input under the flipped kernel."""
-    if engine.platform == "tpu":
-        return conv_tpu.transpose_conv(x, w, geometry, engine)
     rank = geometry.rank
     n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
-    if engine.platform == "gpu":
-        if 1 < groups <= FEW_GROUPS:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
-            dense = [
-                transpose_conv(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
-                for group in range(groups)
-            ]
-            return lax.concatenate(dense, rank + 1)
-        # Else it cancels with another reversal, as kernels of other layouts have, and XLA sees no transposed one.
-        w = lax.optimization_barrier(w)
     if groups > 1:  # XLA takes one channel axis, groups outermost
         w = lax.transpose(w, (*range(rank), rank + 1, rank, rank + 2))
     pads = geometry.outer
@@ -64,12 +50,8 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     return _only_negative(y, cuts).reshape(n, *geometry.output, groups, o)
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The strided convolution."""
-    if engine.platform == "tpu":
-        return conv_tpu.input_grad(w, y, geometry, engine)
-    if engine.onednn:  # which refuses strides beyond the kernel
-        y, geometry = without_gaps(y, geometry)
     rank = geometry.rank
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
@@ -85,25 +67,19 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     return x.reshape(n, *geometry.input, groups, i)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def kernel_grad(
+    x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine, batch_groups: bool = False
+) -> jax.Array:
     """The strided convolution's own kernel gradient: y is convolved with x as the window, the batch being summed.
 
     Autodiff of the lhs-dilated convolution swaps the two roles, and XLA CPU computes that naively: 20 to 126 times
     slower than TensorFlow a training step (jax#23783, jax#31662).
     """
-    if engine.platform == "tpu" and not fewer_cycles_swapped(x.shape[0], x.shape[-1], y.shape[-1], geometry):
-        return conv_tpu.kernel_grad(x, y, geometry, engine)
-    if engine.onednn:
-        # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
-        y, geometry = without_gaps(y, geometry)
-        # One channel makes no more positions; but in one dimension they are folded too.
-        if geometry.dilations[-1] == 1 and (y.shape[-1] > 1 or geometry.rank == 1):
-            return _channels_as_positions(x, y, geometry, engine)
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
     lhs, lhs_spec, grouping = _only_negative(y, pads), "C_N", {"feature_group_count": groups}
-    if groups > 1 and engine.platform == "gpu":  # the one form in which XLA sees convBackwardFilter, and no partitioner
+    if batch_groups:
         grouping = {"batch_group_count": groups}
     elif groups > 1:
         # The batch beside the groups, for feature_group_count: with batch_group_count XLA CPU is up to 30 times slower
@@ -121,7 +97,40 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     return w.reshape(*geometry.kernel, o, groups, i)
 
 
-def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _output_for_cudnn(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """A convolution in which XLA for a GPU sees cuDNN's transposed one."""
+    groups = x.shape[-2]
+    if 1 < groups <= FEW_GROUPS:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
+        dense = [
+            _output_for_cudnn(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
+            for group in range(groups)
+        ]
+        return lax.concatenate(dense, geometry.rank + 1)
+    # A kernel of another layout is a reversal already. Without a barrier the two would cancel.
+    return transpose_conv(x, lax.optimization_barrier(w), geometry, engine)
+
+
+def _input_for_onednn(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """Without gaps: oneDNN refuses strides beyond the kernel."""
+    return input_grad(w, *without_gaps(y, geometry), engine)
+
+
+def _kernel_for_onednn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """Without gaps, and with positions as channels or as a batch."""
+    # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
+    y, geometry = without_gaps(y, geometry)
+    # One channel makes no more positions; but in one dimension they are folded too.
+    if geometry.dilations[-1] == 1 and (y.shape[-1] > 1 or geometry.rank == 1):
+        return _channels_as_positions(x, y, geometry, engine)
+    return kernel_grad(x, y, geometry, engine)
+
+
+def _kernel_for_cudnn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """With groups of batches: the one form in which XLA sees convBackwardFilter; its partitioner sees none of it."""
+    return kernel_grad(x, y, geometry, engine, batch_groups=y.shape[-2] > 1)
+
+
+def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The same with y's channels laid out along its last dimension, where the window is then dilated by their number.
 
     So a window has as many results in a row as oneDNN's blocks need, and not just the kernel's few taps:
@@ -194,19 +203,6 @@ def _overlapping(y: jax.Array, geometry: Geometry, parts: int) -> jax.Array:
     return lax.concatenate([own, after[:, :, :overlap]], 2)
 
 
-def fewer_cycles_swapped(batch: Size, inputs: Size, outputs: Size, geometry: Geometry) -> bool:
-    """Where the TPU compiler estimates fewer cycles for swapped roles than for autodiff's.
-
-    Many inputs to fewer outputs in few places: 16, 8x8, 512 to 256, k 4, s 2: 51, not 116 thousand cycles. Of one
-    image it is more (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), of wide images the same, of depthwise ones and of one
-    output more (10, 21x21, 148 to 1, k 2, s 6: 19, not 17).
-    """
-    if not all(isinstance(size, int) for size in (batch, inputs, outputs)):
-        return False
-    cut = any(pad < 0 for pad in (*geometry.low, *geometry.high))
-    return bool(batch > 1 and inputs >= outputs > 1 and not cut)
-
-
 def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
     """Dimension numbers from one letter a dimension, `_` being all the spatial ones."""
     spatial = string.digits[:rank]
@@ -226,3 +222,15 @@ def _only_negative(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array
         if low or high:
             x = lax.slice_in_dim(x, low, x.shape[axis] - high, axis=axis)
     return x
+
+
+VARIANTS: Variants = {
+    "output": {"plain": transpose_conv, "for cuDNN": _output_for_cudnn, "as lax": conv_tpu.transpose_conv},
+    "input": {"plain": input_grad, "for oneDNN": _input_for_onednn, "as lax": conv_tpu.input_grad},
+    "kernel": {
+        "plain": kernel_grad,
+        "for oneDNN": _kernel_for_onednn,
+        "for cuDNN": _kernel_for_cudnn,
+        "as lax": conv_tpu.kernel_grad,
+    },
+}

@@ -5,19 +5,17 @@ Negative pads are XLA's own here: what reads out of bounds is jaxlib 0.10 on CPU
 """
 
 import string
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .blocks import one_channel_axis
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The input dilated, under the flipped kernel."""
     groups = x.shape[-2]
     y = _conv(
@@ -27,7 +25,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     return y.reshape(*y.shape[:-1], groups, -1)
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The strided convolution."""
     groups, kernel, spec = y.shape[-2], one_channel_axis(w), "_IO"
     if groups == 1:  # reversed twice, as in lax: 3, 11x11, 1 to 247, k 7, s 1: 29.0 thousand cycles, not 30.6
@@ -40,7 +38,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     return x.reshape(*x.shape[:-1], groups, -1)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The input dilated, under the output's gradient as the window; then flipped."""
     groups, i, o = *x.shape[-2:], y.shape[-1]
     w = _conv(
@@ -53,7 +51,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     return lax.rev(one_channel_axis(w), range(geometry.rank)).reshape(w.shape)
 
 
-def _conv(engine: "Engine", lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
+def _conv(engine: Engine, lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
     """A convolution whose dimension numbers have `_` for the spatial dimensions."""
     lhs = one_channel_axis(lhs)
     lhs_spec, rhs_spec, out_spec = (spec.replace("_", string.digits[: lhs.ndim - 2]) for spec in specs)

@@ -12,12 +12,12 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import jax
 
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
+from .._phases import block_geometry, phases
 from .._plan.problem import Problem
 from . import gemm_one_position, gemm_tpu
 from .blocks import (
@@ -30,20 +30,14 @@ from .blocks import (
     output_to_blocks,
     pad,
     patches,
-    phases,
     places,
     room_for,
     strided_windows,
     taken,
     too_wide,
-    unit,
     window,
 )
-
-if TYPE_CHECKING:
-    from . import Engine
-
-FEW = 8  # output channels, of which a row is shorter than a vector register
+from .engine import Engine, Variants
 
 
 def supports(problem: Problem) -> str | None:
@@ -51,22 +45,9 @@ def supports(problem: Problem) -> str | None:
     return too_wide(problem)
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """One product maps the input's channels to those of all taps, which are added up where they go."""
-    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
-        return gemm_one_position.transpose_conv(x, w, geometry, engine)
-    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
-        return gemm_tpu.transpose_conv(x, w, geometry, engine)
-    if engine.platform != "cpu" or holds_taps(geometry).all():
-        return _by_blocks(x, w, geometry, engine)
-    if engine.onednn and w.shape[-2] > 1:
-        return _groups_by_phases(x, w, geometry, engine)
-    return _by_phases(x, w, geometry, engine)
-
-
-def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """Blocks of taps, all phases at once."""
-    blocks, taps = unit(geometry), math.prod(geometry.kernel)
+def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """One product maps the input's channels to those of all taps; blocks of taps are added up where they go."""
+    blocks, taps = block_geometry(geometry), math.prod(geometry.kernel)
     o, groups, i = w.shape[-3:]
     # One product for all taps reads x once: 64 channels to 1 in 3-D, 155 ms against 237 for one each.
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
@@ -80,7 +61,7 @@ def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
     return output_from_blocks(functools.reduce(operator.add, parts), geometry)
 
 
-def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _by_phases_positions_last(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """Phase by phase, each with just its own taps; the positions last, so that few channels are no short rows."""
     taps, rank = math.prod(geometry.kernel), geometry.rank
     o, groups, i = w.shape[-3:]
@@ -91,8 +72,8 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine")
     return join_phases([part.transpose(positions_first) for part in parts], geometry)
 
 
-def _groups_by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """The same with positions first, as oneDNN has them."""
+def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """Phase by phase, with positions first, as oneDNN has them."""
     taps, (o, groups, i) = math.prod(geometry.kernel), w.shape[-3:]
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
     products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
@@ -116,14 +97,8 @@ def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) ->
     return sums
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _input_by_windows(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
-    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
-        return gemm_one_position.input_grad(w, y, geometry, engine)
-    if engine.platform == "gpu":
-        return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
-    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
-        return gemm_tpu.input_grad(w, y, geometry, engine)
     if holds_taps(geometry).all():
         w = kernel_to_blocks(w, geometry)
         windows = _windows(y, geometry)
@@ -133,24 +108,26 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     return functools.reduce(operator.add, products)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _input_by_patches(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """One product with a matrix of patches."""
+    return engine.product(patches(y, geometry), w.reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
+
+
+def _kernel_by_windows(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The input times each window of the output, over all positions."""
-    if engine.platform != "tpu" and gemm_one_position.applies(geometry):
-        return gemm_one_position.kernel_grad(x, y, geometry, engine)
-    if engine.platform == "gpu":
-        product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
-        return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
-    if engine.platform == "cpu" and isinstance(y.shape[-1], int) and y.shape[-1] <= FEW:
-        return _from_patches(x, y, geometry, engine)
-    if engine.platform == "tpu" and gemm_tpu.applies(geometry):
-        return gemm_tpu.kernel_grad(x, y, geometry, engine)
     y = engine.once(y) if math.prod(geometry.blocks) > 2 else y
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jnp.stack(taps).reshape(*geometry.blocks, *taps[0].shape)
     return kernel_from_blocks(stacked, geometry)
 
 
-def _from_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _kernel_by_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """One product with a matrix of patches."""
+    product = engine.product(patches(y, geometry), x, "_go,_gi->ogi")
+    return product.reshape(*geometry.kernel, y.shape[-1], *product.shape[-2:])
+
+
+def _kernel_by_patches_positions_last(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """One product with the matrix of all taps' windows, positions last."""
     rank, (groups, o) = geometry.rank, y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
@@ -176,8 +153,32 @@ def _taps(blocks: Geometry) -> Iterator[tuple[int, ...]]:
 
 def _windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
     """For each block of taps, the blocks of outputs that it joins to the input's positions."""
-    blocks = unit(geometry)
+    blocks = block_geometry(geometry)
     y = pad(output_to_blocks(y, geometry), list(zip(blocks.low, blocks.high, strict=True)))
     for tap in _taps(blocks):
         starts = [t * d for t, d in zip(tap, blocks.dilations, strict=True)]
         yield tap, window(y, starts, blocks.input)
+
+
+VARIANTS: Variants = {
+    "output": {
+        "one position": gemm_one_position.transpose_conv,
+        "one block": gemm_tpu.transpose_conv,
+        "blocks": _by_blocks,
+        "phases, positions last": _by_phases_positions_last,
+        "phases": _by_phases,
+    },
+    "input": {
+        "one position": gemm_one_position.input_grad,
+        "one block": gemm_tpu.input_grad,
+        "windows": _input_by_windows,
+        "patches": _input_by_patches,
+    },
+    "kernel": {
+        "one position": gemm_one_position.kernel_grad,
+        "one block": gemm_tpu.kernel_grad,
+        "windows": _kernel_by_windows,
+        "patches": _kernel_by_patches,
+        "patches, positions last": _kernel_by_patches_positions_last,
+    },
+}

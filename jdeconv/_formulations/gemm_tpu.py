@@ -10,24 +10,17 @@ import functools
 import itertools
 import math
 import operator
-from typing import TYPE_CHECKING
 
 import jax
 
 from .._geometry import Geometry, Size
 from .._jax_operations import jnp, lax
-from .blocks import holds_taps, join_output, pad, split_output, unit, window
-
-if TYPE_CHECKING:
-    from . import Engine
-
-
-def applies(geometry: Geometry) -> bool:
-    """One block of taps, with no zeros between them, in up to three dimensions, for which there are letters."""
-    return geometry.rank <= 3 and math.prod(geometry.blocks) == 1 and bool(holds_taps(geometry).all())
+from .._phases import block_geometry
+from .blocks import join_output, pad, split_output, window
+from .engine import Engine
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """Each input position makes one block of outputs."""
     p, t, both = _letters(geometry.rank)
     if geometry.kernel == geometry.strides:
@@ -45,7 +38,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engi
     return y if g else y[..., None, :]
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """Each block of outputs makes one input position."""
     p, t, both = _letters(geometry.rank)
     if math.prod(geometry.kernel) > 1:
@@ -55,7 +48,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     return x if g else x[..., None, :]
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """Each block of outputs with its input position."""
     p, t, both = _letters(geometry.rank)
     if math.prod(geometry.kernel) > 1:
@@ -65,7 +58,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine"
     return w.reshape(*geometry.kernel, y.shape[-1], -1, x.shape[-1])
 
 
-def _einsum(engine: "Engine", letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
+def _einsum(engine: Engine, letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(letters, a, b, precision=engine.precision, preferred_element_type=engine.dtype)
 
 
@@ -93,5 +86,5 @@ def _split(y: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _cuts(geometry: Geometry) -> list[tuple[Size, Size]]:
     """How many input positions lie before the first block of outputs and after the last; negative where blocks do."""
-    blocks = unit(geometry)
+    blocks = block_geometry(geometry)
     return list(zip(blocks.low, blocks.high, strict=True))

@@ -11,8 +11,6 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 import jax
 
@@ -21,12 +19,9 @@ from .._geometry import Geometry
 from .._jax_compat import tpu_interpreted
 from .._plan.problem import UNKNOWN, Problem
 from . import conv
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine, Variants
 
 DTYPES = ("bfloat16", "float32")
-KERNELS = {"tpu": "pallas_tpu", "gpu": "pallas_gpu"}
 INTERPRET = "jax.experimental.pallas.tpu.force_tpu_interpret_mode()"
 
 
@@ -51,24 +46,30 @@ def supports(problem: Problem) -> str | None:
     return None
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def _by_kernel(platform: str, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """By the platform's kernel."""
     plane = in_plane(geometry)
-    kernel = _kernel(engine.platform)
+    kernel = importlib.import_module(f"{__package__}.pallas_{platform}")
     x = x.reshape(x.shape[0], *plane.input, x.shape[-1])
     w = w.reshape(*plane.kernel, w.shape[-3], w.shape[-1])
     y = kernel.transpose_conv(x, w, plane, engine)
     return y.reshape(y.shape[0], *geometry.output, 1, y.shape[-1])
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """As lax has it: a strided convolution, which both compilers do well."""
-    return conv.input_grad(w, y, geometry, engine)
+def _interpreted(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """The TPU's kernel, on a CPU that interprets it."""
+    if not tpu_interpreted():
+        raise unable("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
+    return _by_kernel("tpu", x, w, geometry, engine)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
-    """As lax has it."""
-    return conv.kernel_grad(x, y, geometry, engine)
+def _refused(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """On no platform that has a kernel, or on several devices."""
+    raise unable(
+        "pallas",
+        "a program over several devices; expected one device's",
+        "Use method='auto', or jax.shard_map over all axes.",
+    )
 
 
 def in_plane(geometry: Geometry) -> Geometry:
@@ -90,15 +91,14 @@ def available() -> bool:
     return importlib.util.find_spec("jax.experimental.pallas") is not None
 
 
-def _kernel(platform: str) -> ModuleType:
-    if platform == "cpu":
-        if not tpu_interpreted():
-            raise unable("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
-        platform = "tpu"
-    if platform not in KERNELS:
-        raise unable(
-            "pallas",
-            "a program over several devices; expected one device's",
-            "Use method='auto', or jax.shard_map over all axes.",
-        )
-    return importlib.import_module(f"{__package__}.{KERNELS[platform]}")
+VARIANTS: Variants = {
+    "output": {
+        "TPU kernel": functools.partial(_by_kernel, "tpu"),
+        "GPU kernel": functools.partial(_by_kernel, "gpu"),
+        "TPU kernel, interpreted": _interpreted,
+        "none": _refused,
+    },
+    # A strided convolution, which both compilers do well.
+    "input": conv.VARIANTS["input"],
+    "kernel": conv.VARIANTS["kernel"],
+}

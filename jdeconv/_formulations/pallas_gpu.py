@@ -19,7 +19,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,15 +29,13 @@ from jax.experimental.pallas import triton
 from .._geometry import Geometry
 from .._jax_compat import Primitive, ShapedArray, lower_fun, register_lowering
 from .._jax_operations import jnp, lax
+from .._phases import block_geometry
 from .._plan.gpu_tiles import Product, Tile, tile_for
-from .blocks import unit
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine
 
 
 def transpose_conv(
-    x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine", tile: Tile | None = None, interpret: bool = False
+    x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine, tile: Tile | None = None, interpret: bool = False
 ) -> jax.Array:
     """x `(n, *in, i)`, w `(*k, o, i)` -> `(n, *out, o)`; tests give `tile` and `interpret`."""
     # XLA takes the higher of two precisions, Triton the lower.
@@ -52,7 +50,7 @@ def transpose_conv(
 
 def product_of(geometry: Geometry, batch: int, inputs: int, outputs: int, itemsize: int) -> Product:
     """The sizes of the whole product."""
-    blocks = unit(geometry)
+    blocks = block_geometry(geometry)
     return Product(
         rows=batch * math.prod(blocks.output),
         phases=math.prod(geometry.strides),
@@ -106,7 +104,7 @@ def _program(
     x_ref: Any, w_ref: Any, y_ref: Any, *, geometry: Geometry, product: Product, tile: Tile, precision: Any
 ) -> None:
     """One tile of the product."""
-    blocks, strides = unit(geometry), geometry.strides
+    blocks, strides = block_geometry(geometry), geometry.strides
     row_tile, phase_tile, output_tile = _digits(pl.program_id(0), tile.grid(product))
     (row,) = _indices([row_tile], [tile.rows])
     phase, output = _indices([phase_tile, output_tile], [tile.phases, tile.outputs])

@@ -9,7 +9,7 @@ width are interleaved by stores to every stride-th sublane, phases in height by 
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import pallas as pl
@@ -20,15 +20,13 @@ from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._plan import tpu_tiles as tpu_tiles
 from .._plan.tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine
 
 MOST_ROW_PHASES = 4
 """Written out one by one; more are a loop."""
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """One call of the kernel."""
     height, width = tpu_tiles.lines(geometry)
     _, _, outputs, inputs = w.shape

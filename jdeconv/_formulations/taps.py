@@ -8,12 +8,12 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import jax
 
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
+from .._phases import block_geometry
 from .._plan.problem import Problem
 from .blocks import (
     holds_taps,
@@ -25,21 +25,15 @@ from .blocks import (
     places,
     split_output,
     strided_windows,
-    unit,
     window,
 )
-
-if TYPE_CHECKING:
-    from . import Engine
+from .engine import Engine, Variants
 
 # Into so many strips are positions split that are added up.
 STRIPS = 8  # depthwise 64 on 4, 32x32, k 4, s 2: 0.44 ms; 1 strip 1.04, 4 strips 0.46, 16 strips 0.52
 # So many taps share a loop, since XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in
 # loops of 8 taps; with all 81 products in memory 25 ms, most of which the system takes for new pages.
 TOGETHER = 8
-# Up to so many terms of depthwise kernels, on as many channels as a vector register holds, are padded one by one in
-# the loop that sums them: 64 on 4, 32x32, k 4, s 2: 0.15 ms, not 0.3; of more, LLVM tests each element for the ends.
-FEW_TERMS, VECTOR = 4, 16
 MOST_TERMS = 1024  # each one is an operation of the program: compiling as many takes seconds
 
 
@@ -58,16 +52,17 @@ def terms_of(problem: Problem) -> int:
     }[problem.result]
 
 
-def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def transpose_conv(
+    x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine, padded_apart: bool = False
+) -> jax.Array:
     """Each block of outputs is the sum over blocks of taps of the input before it; phases are an axis of the kernel."""
-    blocks, rank = unit(geometry), geometry.rank
+    blocks, rank = block_geometry(geometry), geometry.rank
     o, groups, i = w.shape[-3:]
     w, held = kernel_to_blocks(w, geometry), holds_taps(geometry)
     taps = list(itertools.product(*map(range, blocks.kernel)))
     terms = []
-    apart = len(taps) * i <= FEW_TERMS and o == 1 and groups >= VECTOR
-    x = engine.once(x) if apart else x
-    for tap, part in zip(taps, _inputs(x, taps, blocks, apart), strict=True):
+    x = engine.once(x) if padded_apart else x
+    for tap, part in zip(taps, _inputs(x, taps, blocks, padded_apart), strict=True):
         part = part.reshape(x.shape[0], *interleaved(blocks.output, (1,) * rank), groups, 1, i)
         by_phase = interleaved((1,) * rank, geometry.phases)
         block = w[tap].reshape(*by_phase, o, groups, i).swapaxes(-2, -3)
@@ -89,7 +84,7 @@ def _inputs(x: jax.Array, taps: Sequence[tuple[int, ...]], blocks: Geometry, apa
         yield window(x, starts, blocks.output)
 
 
-def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The sum over taps of every stride-th output: strided reads cost less here than a sum over phases."""
     terms = []
     for tap, part in strided_windows(y, geometry):
@@ -97,9 +92,9 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine")
     return functools.reduce(operator.add, terms)
 
 
-def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: "Engine") -> jax.Array:
+def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """For each block of taps the sum over all positions of input times output, phase by phase."""
-    blocks, rank = unit(geometry), geometry.rank
+    blocks, rank = block_geometry(geometry), geometry.rank
     n, groups, i, o = x.shape[0], *x.shape[-2:], y.shape[-1]
     pads = [pair for low, high in zip(blocks.low, blocks.high, strict=True) for pair in ((low, high), (0, 0))]
     y = engine.wide(pad(split_output(engine.once(y), geometry), pads)[..., None])
@@ -137,3 +132,10 @@ def _strips(v: jax.Array) -> list[jax.Array]:
     if rows % strips:
         v = lax.pad(v, v.dtype.type(0), [(0, -rows % strips, 0), *[(0, 0, 0)] * (v.ndim - 1)])
     return list(v.reshape(strips, -1, *v.shape[1:]))
+
+
+VARIANTS: Variants = {
+    "output": {"windows": transpose_conv, "padded apart": functools.partial(transpose_conv, padded_apart=True)},
+    "input": {"windows": input_grad},
+    "kernel": {"strips": kernel_grad},
+}

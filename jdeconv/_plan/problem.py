@@ -33,6 +33,11 @@ class Problem:
         return 2 * self.batch * math.prod((*g.input, *g.kernel, self.groups, self.inputs, self.outputs))
 
     @property
+    def unknown_channels(self) -> bool:
+        """Whether channels in or out are not known, as `choose` marks them."""
+        return max(self.inputs, self.outputs) >= UNKNOWN
+
+    @property
     def taps(self) -> int:
         """Of the kernel, in all dimensions."""
         return math.prod(self.geometry.kernel)
