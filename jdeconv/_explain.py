@@ -1,8 +1,7 @@
-"""What the planner chooses for a call, and what the call costs, as a value that prints as a table."""
+"""`explain`: what the planner chooses for a call, and what the call costs, as a value that prints as a table."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,26 +10,26 @@ from ._errors import blames_caller, refusal
 from ._facade.arrays import array
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
-from ._operator.primitive import LETTERS, problem_of, solve, transposed_convolution_p
+from ._operator.primitive import operand_roles, problem_of, result_shape, solve
 from ._plan.choose import Choice, choose
 from ._plan.engine_kind import XLA
 from ._plan.problem import Problem
 from ._plan.rules import RULES
-from ._tf import DATA_FORMATS, one_of, transposed
+from ._tf import DATA_FORMATS, one_of, prepare
 
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """One of the three: its problem, and the formulation that each platform computes it with."""
+    """One of the three passes: its problem, and each platform's choice of a formulation."""
 
     problem: Problem
     choices: dict[str, Choice]
     bytes: Any
-    """Of the operands and the result."""
+    """The size of operands and result."""
     temporary: int | None
-    """Bytes beside those that the compiled program needs, on this process's default backend; None: sizes unknown,
+    """Further bytes that the compiled program needs on this process's default backend. None where sizes are symbolic,
     or the method asked for has no program there."""
 
 
@@ -42,7 +41,7 @@ class Explanation:
     groups: int
     passes: tuple[Pass, ...]
     backend: str
-    """The platform that `temporary` was compiled for."""
+    """The platform for which `temporary` was compiled."""
 
     def __str__(self) -> str:
         g = self.geometry
@@ -88,9 +87,9 @@ def explain(
 ) -> Explanation:
     """How a transposed convolution is computed: which formulation on which platform, and what it costs.
 
-    It answers for one device, and so for each device's part of a program that `jit` partitions; those that are exported
-    or made while `jax_compilation_cache_dir` is set, use `lax`. Nothing is computed, but the three passes are compiled
-    for the default backend, to read their temporary memory.
+    It answers for one device, and so for each device's part of a program that `jit` partitions. Partitioned programs
+    that are exported, or made while `jax_compilation_cache_dir` is set, use `lax`. Nothing is computed, but the three
+    passes are compiled for the default backend, to read their temporary memory.
 
     Args:
       value, filter: arrays, or `jax.ShapeDtypeStruct`s; of rank 3, 4 or 5, the spatial rank being 1, 2 or 3.
@@ -99,9 +98,9 @@ def explain(
         `conv2d_transpose`.
 
     Returns:
-      An `Explanation`: geometry, groups and, for forward, input gradient and kernel gradient, the choice for cpu, gpu
-      and tpu with the rule behind it, the definition's FLOPs, the bytes of operands and result, and the bytes that the
-      program needs beside them. It prints as a table.
+      An `Explanation`: geometry, groups and three passes (forward, input gradient, kernel gradient). Each pass has the
+      choices for cpu, gpu and tpu with the rules behind them, the definition's FLOPs, the bytes of operands and result,
+      and the bytes that the program needs beside them. It prints as a table.
 
     Raises:
       ValueError, TypeError, NotImplementedError: as `conv2d_transpose`.
@@ -127,53 +126,44 @@ def explain(
             "expected rank 3, 4 or 5",
             "Add the batch and channels dimensions.",
         )
-    names = {"value": value_name, "filter": filter_name}
-    arguments = (output_shape, strides, padding, data_format, dilations, "explain" if name is None else name, names)
+    scope, spelt = "explain" if name is None else name, (value_name, filter_name)
+    arguments = (output_shape, strides, padding, data_format, dilations, scope, spelt)
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    jaxpr = jax.make_jaxpr(lambda x, w: transposed(rank, x, w, *arguments, **options))(x, w)
-    equation = next(_equations(jaxpr.jaxpr))
-    parameters = equation.params
-    a, b = (operand.aval for operand in equation.invars)
-    sizes = problem_of(a, b, parameters["geometry"], parameters["result"], parameters["dtype"])
-    avals = dict(zip(LETTERS, [a, b, equation.outvars[0].aval], strict=True))
-    passes = tuple(_pass(dataclasses.replace(sizes, result=result), avals, parameters) for result in PASSES)
-    return Explanation(sizes.geometry, sizes.groups, passes, jax.default_backend())
+    call = jax.eval_shape(lambda x, w: prepare(rank, x, w, *arguments, **options), x, w)
+    input, kernel = (
+        jax.ShapeDtypeStruct(shape, array.dtype)
+        for shape, array in ((call.input_shape, call.x), (call.kernel_shape, call.w))
+    )
+    output = jax.ShapeDtypeStruct(result_shape(input, kernel, call.geometry, "output"), call.dtype)
+    forward = problem_of(input, kernel, call.geometry, "output", call.dtype)
+    roles = {"input": input, "kernel": kernel, "output": output}
+    passes = tuple(
+        _pass(dataclasses.replace(forward, result=result), roles, call.precision, call.method) for result in PASSES
+    )
+    return Explanation(forward.geometry, forward.groups, passes, jax.default_backend())
 
 
 def _operand(name: str, value: Any) -> Any:
     return value if isinstance(value, jax.ShapeDtypeStruct) else array(name, value, None)
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """The operator's equations, also those inside others (a mesh with explicit axes puts one around them)."""
-    for equation in jaxpr.eqns:
-        if equation.primitive is transposed_convolution_p:
-            yield equation
-        for inner in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
-            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                yield from _equations(getattr(inner, "jaxpr", inner))
-
-
-def _pass(problem: Problem, avals: dict[str, Any], parameters: dict[str, Any]) -> Pass:
-    method, precision = parameters["method"], parameters["precision"]
+def _pass(problem: Problem, roles: dict[str, jax.ShapeDtypeStruct], precision: Any, method: str) -> Pass:
     choices = {
         platform: choose(platform, engine_for(problem) if platform == "cpu" else XLA, problem, method, METHODS)
         for platform in ("cpu", "gpu", "tpu")
     }
-    operands = {
-        role: jax.ShapeDtypeStruct(aval.shape, aval.dtype) for role, aval in avals.items() if role != problem.result
-    }
 
     def compute(operands: dict[str, jax.Array]) -> jax.Array:
-        dtype = avals[problem.result].dtype
+        dtype = roles[problem.result].dtype
         return solve(problem.result, problem.geometry, dtype=dtype, precision=precision, method=method, **operands)
 
-    known = all(isinstance(size, int) for aval in avals.values() for size in aval.shape)
+    known = all(isinstance(size, int) for role in roles.values() for size in role.shape)
+    operands = {role: roles[role] for role in operand_roles(problem.result)}
     try:
         memory = jax.jit(compute).lower(operands).compile().memory_analysis() if known else None
-    except NotImplementedError:  # a kernel that is for other platforms
+    except NotImplementedError:  # the method has no program for this backend
         memory = None
-    total = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals.values())
+    total = sum(math.prod(role.shape) * role.dtype.itemsize for role in roles.values())
     return Pass(problem, choices, total, memory.temp_size_in_bytes if memory else None)
 
 

@@ -1,7 +1,7 @@
-"""What is used of JAX beyond its public API, which a release may move: all of it here, and named where it is missing.
+"""All that is used of JAX beyond its public API. A release may move it; an error then names what is missing.
 
-Where there is a public way it is the second choice, being slower to import (`jax.extend` loads Pallas, 20 to 40 ms);
-what only makes errors and profiles more readable may be missing.
+A public way, where there is one, is the second choice, because it is slower to import (`jax.extend` loads Pallas, 20 to
+40 ms). What only makes errors and profiles more readable may be missing.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def _missing(name: str) -> ImportError:
 
 
 def _first(*names: str) -> Any:
-    """What the first of these dotted names, of an attribute in a module, stands for."""
+    """The attribute under the first of these dotted names that this JAX has, or None."""
     return next(_found(names), None)
 
 
@@ -59,16 +59,16 @@ primitive_batchers: Any = _needed("jax.interpreters.batching.primitive_batchers"
 lower_fun: Any = _needed("jax.interpreters.mlir.lower_fun")
 register_lowering: Any = _needed("jax.interpreters.mlir.register_lowering")
 
-# The source lines that profiles, compiled programs and JAX's own errors show: the user's, not this package's.
+# Profiles, compiled programs and JAX's own errors show the user's source lines, not this package's.
 if _exclude := _first("jax._src.source_info_util.register_exclusion", "jax.extend.source_info_util.register_exclusion"):
     _exclude(HERE)
 
 
 def setting(default: Any) -> Any:
-    """A setting that is part of the key under which JAX keeps what it traced, lowered and compiled.
+    """A setting that is part of the key of JAX's caches of traced, lowered and compiled functions.
 
-    `setting.value` is its value here, `setting.set_global(value)` sets it for every thread, and `with setting(value):`
-    for this one.
+    `setting.value` is its value in this thread. `setting.set_global(value)` sets it for every thread, and
+    `with setting(value):` for this one.
     """
     made = _needed("jax.make_user_context")(default)
     for name in ("value", "set_global"):  # neither is documented
@@ -85,20 +85,23 @@ def varying(type_: Any) -> frozenset[str]:
         raise _missing("jax.typeof(...).manual_axis_type.varying") from None
 
 
+# Lowerings.
+
+
 class Program(NamedTuple):
-    """What a lowering's context says of the program that is compiled."""
+    """The program that is compiled, as a lowering's context describes it."""
 
     devices: int
-    """Over which XLA's partitioner splits it."""
+    """How many devices XLA's partitioner splits the whole program over; 1 inside `shard_map`."""
     alone: bool
-    """Whether what is lowered runs on one device, so that XLA's partitioner doesn't split it."""
+    """Whether the lowered equation runs on one device, so that XLA's partitioner doesn't split it."""
     exported: bool
     mesh: jax.sharding.AbstractMesh
-    """The mesh over whose axes it splits; one axis of all devices stands for those that are not known yet."""
+    """The mesh whose axes XLA's partitioner splits over; one axis of all devices where the axes are not known yet."""
 
 
 def program_of(context: Any) -> Program:
-    """Of the `LoweringRuleContext` that JAX hands to a lowering."""
+    """The program of the `LoweringRuleContext` that JAX hands to a lowering."""
     kinds = jax.sharding.AxisType
     try:
         module = context.module_context
@@ -107,7 +110,7 @@ def program_of(context: Any) -> Program:
             devices = axes.num_devices or 1
             mesh = jax.sharding.AbstractMesh((devices,), ("devices",), (kinds.Auto,))
             return Program(devices, devices == 1, exported, mesh)
-        # Under shard_map over some axes only, XLA's partitioner splits what is inside over the others.
+        # Inside shard_map over some axes only, XLA's partitioner splits over the other axes.
         names = axes.mesh.axis_names
         split = tuple(kinds.Manual if axis in axes.manual_axes else kinds.Auto for axis in names)
         mesh = jax.sharding.AbstractMesh(axes.mesh.axis_sizes, names, split)
@@ -117,20 +120,21 @@ def program_of(context: Any) -> Program:
 
 
 def with_devices(context: Any) -> tuple[Any, tuple[Any, ...]] | None:
-    """The lowering's context with devices for `custom_partitioning`, and these; None where it would not work.
+    """The context with devices for `custom_partitioning`, and these devices; None where that can't work.
 
-    Their number and order alone count, so any devices stand for those of the program, which are not known yet.
+    The program's own devices are not known yet. Only their number and order count, so any devices stand in for them.
     """
     config: Any = jax.config
     module = context.module_context
     where = module.axis_context
-    # An exported program would hold a pointer to this process; a stored one is found again by one, not by its geometry.
+    # An exported program would hold a pointer into this process. A cached one would be found by the pointer, not by its
+    # geometry.
     stored = config.jax_compilation_cache_dir and config.jax_enable_compilation_cache
     if module.lowering_parameters.for_export or stored or not config.jax_use_shardy_partitioner:
         return None
     try:
         devices = jax.devices(module.platforms[0])
-    except RuntimeError:  # compiled for a platform that is not here, whose compiler knows no custom_partitioning
+    except RuntimeError:  # the platform is not here, and its compiler knows no custom_partitioning
         return None
     if len(devices) < where.num_devices:
         return None
@@ -140,24 +144,33 @@ def with_devices(context: Any) -> tuple[Any, tuple[Any, ...]] | None:
 
 
 def lowered(compute: Callable[..., jax.Array], context: Any, *operands: Any, interpreted: bool = False) -> Any:
-    """`compute` on plain types, whatever mesh the caller has set: neither shardings nor varying axes are tracked."""
+    """Lowers `compute` on plain types: neither shardings nor varying axes are tracked, whatever mesh is set."""
     plain = [ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
     context = context.replace(avals_in=plain)
-    device = jax.sharding.get_abstract_mesh().abstract_device  # Pallas asks for it where no such device is there
+    device = jax.sharding.get_abstract_mesh().abstract_device  # Pallas asks for it where no real device is there
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
         if interpreted:
-            # Pallas's interpreter orders its callbacks by effects that the primitive has not; tokens of its own do.
+            # Pallas's interpreter orders its callbacks by effects. The primitive has none, so these get new tokens.
             effects = jax.make_jaxpr(compute)(*plain).effects
             context = context.replace(tokens_in=_needed("jax.interpreters.mlir.TokenSet").create(effects))
         return lower_fun(compute, multiple_results=False)(context, *operands)
 
 
-class BilinearPrimitive(Primitive):  # type: ignore[misc]
-    """A bilinear primitive that JAX's tools know too, though their modules load after this one, or never.
+def tpu_interpreted() -> bool:
+    """Whether Pallas's `force_tpu_interpret_mode()` is on, which is part of the key of JAX's caches."""
+    state = _first("jax._src.config.pallas_tpu_interpret_mode_context_manager")
+    return state is not None and state.value is not None
 
-    A tool's table of rules is a dictionary of primitives, so looking for this primitive's rule asks for its hash, and
-    then every table that has been loaded since gets its rule. So no call pays for the tables, and a tool also knows
-    the primitive in a program that was traced before the tool was imported.
+
+# The primitive, and its rules in the tables of JAX's tools.
+
+
+class BilinearPrimitive(Primitive):  # type: ignore[misc]
+    """A bilinear primitive that has rules in JAX's tools, whose modules load after this one or never.
+
+    A tool's table of rules is a dictionary with primitives as keys, so a look-up asks for this primitive's hash. That
+    adds the rule to every table loaded by then. So calls pay nothing for the tables, and a tool finds the rule even in
+    a program that was traced before the tool was imported.
     """
 
     def __init__(self, name: str) -> None:
@@ -166,7 +179,7 @@ class BilinearPrimitive(Primitive):  # type: ignore[misc]
         self._missing_in = dict(_TABLES)
 
     def def_flops(self, flops: Callable[..., Any]) -> Callable[..., Any]:
-        """Says how many there are, from the operands' avals and the parameters."""
+        """Registers the function that counts FLOPs, from the operands' avals and the parameters."""
         self._flops = flops
         return flops
 
@@ -174,58 +187,55 @@ class BilinearPrimitive(Primitive):  # type: ignore[misc]
         for name, (mark, add) in list(self._missing_in.items()):
             module = sys.modules.get(name)
             if hasattr(module, mark) and name in self._missing_in:
-                self._missing_in.pop(name, None)  # first, for adding the rule asks for the hash too
+                self._missing_in.pop(name, None)  # first, because adding the rule asks for the hash too
                 add(module, self)
         return super().__hash__()
 
     def series_product(self, values: Any, series: Any, **parameters: Any) -> tuple[Any, list[Any]]:
-        """The result's Taylor coefficients from the operands', the first of each apart."""
+        """The result's Taylor coefficients from the operands' ones; the first of each is apart."""
         a, b = ([value, *terms] for value, terms in zip(values, series, strict=True))
         products = ([self.bind(a[j], b[k - j], **parameters) for j in range(k + 1)] for k in range(len(a)))
         first, *rest = (functools.reduce(operator.add, terms) for terms in products)
         return first, rest
 
     def roofline(self, result_type: Any, context: Any, *_: Any, **parameters: Any) -> Any:
-        """FLOPs, and the bytes of operands and result, where the rule of `lax`'s convolution puts them."""
+        """FLOPs, and the bytes of operands and result, in the fields that the rule of `lax`'s convolution fills."""
         avals = (*context.avals_in, *context.avals_out)
         moved = sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
         flops = self._flops(*context.avals_in, **parameters)
         return result_type(unfused_flops=flops, unfused_hbm_bytes=moved)
 
 
-def _in_jet(module: Any, primitive: BilinearPrimitive) -> None:
+def _add_to_jet(module: Any, primitive: BilinearPrimitive) -> None:
     module.jet_rules.setdefault(primitive, primitive.series_product)
 
 
-def _in_checkify(module: Any, primitive: BilinearPrimitive) -> None:
+def _add_to_checkify(module: Any, primitive: BilinearPrimitive) -> None:
     module.error_checks.setdefault(primitive, functools.partial(module.nan_error_check, primitive))
 
 
-def _in_roofline(module: Any, primitive: BilinearPrimitive) -> None:
+def _add_to_roofline(module: Any, primitive: BilinearPrimitive) -> None:
     module.register_roofline(primitive)(functools.partial(primitive.roofline, module.RooflineResult))
 
 
-# By the module that has the table: what it also has once the table is there, and what adds a rule.
+# By the module of the table: an attribute that the module has once the table is there, and what adds the rule.
 _TABLES: dict[str, tuple[str, Callable[[Any, BilinearPrimitive], None]]] = {
-    "jax.experimental.jet": ("jet_rules", _in_jet),
-    "jax._src.checkify": ("nan_error_check", _in_checkify),
-    "jax.experimental.roofline.roofline": ("register_roofline", _in_roofline),
+    "jax.experimental.jet": ("jet_rules", _add_to_jet),
+    "jax._src.checkify": ("nan_error_check", _add_to_checkify),
+    "jax.experimental.roofline.roofline": ("register_roofline", _add_to_roofline),
 }
 
 
-def tpu_interpreted() -> bool:
-    """Whether `force_tpu_interpret_mode()` of Pallas is on; JAX's caches of traced functions know of it."""
-    state = _first("jax._src.config.pallas_tpu_interpret_mode_context_manager")
-    return state is not None and state.value is not None
+# Jaxprs: what `to_lax` changes.
 
 
 def is_program(value: Any) -> bool:
-    """Whether it is a jaxpr, be it closed (with its constants) or not."""
+    """Whether it is a jaxpr, with its constants (closed) or without."""
     return hasattr(value, "eqns") and hasattr(value, "replace")
 
 
 def with_equations(program: Any, change: Callable[[Any], list[Any]]) -> Any:
-    """The program with each of its equations changed to some; itself, if each stays the one that it was."""
+    """The program with each equation replaced by the equations that `change` returns; itself if nothing changes."""
     inner = getattr(program, "jaxpr", program)
     changed = [equation for old in inner.eqns for equation in change(old)]
     if len(changed) == len(inner.eqns) and all(map(operator.is_, changed, inner.eqns)):
@@ -235,7 +245,7 @@ def with_equations(program: Any, change: Callable[[Any], list[Any]]) -> Any:
 
 
 def inlined(compute: Callable[..., jax.Array], equation: Any) -> list[Any]:
-    """The equations of `compute` on an equation's operands, to stand in its place."""
+    """The equations of `compute` on the operands of `equation`, to replace it."""
     (result,) = equation.outvars
 
     def computed(*operands: jax.Array) -> jax.Array:
@@ -259,7 +269,7 @@ def inlined(compute: Callable[..., jax.Array], equation: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _in_shard_map(axes: frozenset[str]) -> Iterator[None]:
-    """As inside `shard_map`, where values vary over these axes: only there are constants cast to vary too."""
+    """As inside `shard_map`, where values vary over these axes: only there are constants cast to vary."""
     if not axes:
         yield
         return
@@ -271,7 +281,7 @@ def _in_shard_map(axes: frozenset[str]) -> Iterator[None]:
         yield
 
 
-# Rules that a program holds as functions: those that return programs, and those that compute.
+# The parameters of an equation that are rules: some return programs, others compute.
 _TRACED_RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "transpose_thunk")
 _COMPUTING_RULES = ("bwd", "rule")
 _WITH_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_lin", "custom_vmap_call", "linear_call")
@@ -280,9 +290,9 @@ _WITH_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_lin", "custom_vmap_
 def with_rules(
     equation: Any, of_result: Callable[[Any], Any], of_function: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> dict[str, Any]:
-    """Those parameters of a function with rules of its own (`jax.custom_vjp` and its kin) that are rules, changed.
+    """The changed rules among the parameters of `jax.custom_vjp` and its kin; of other equations, nothing.
 
-    What a rule that traces returns is changed by `of_result`, a rule that computes by `of_function`.
+    `of_result` changes what a rule returns that traces. `of_function` changes a rule that computes.
     """
     if equation.primitive.name not in _WITH_RULES:
         return {}

@@ -1,10 +1,10 @@
-"""`lax` and `jnp`: JAX's own operations, whatever stands in `jax.lax` and `jax.numpy` while a program is traced.
+"""`lax` and `jnp`: JAX's own operations, whatever a library has put into `jax.lax` and `jax.numpy` meanwhile.
 
-Libraries put functions of their own there for a while: quantisers, LoRA providers, profilers, `jdeconv.patch`. Our
-computations are traced when XLA compiles them and are kept by shape, so one traced through such a function would
-answer every later caller, too. Hence all modules of this package take `lax` and `jnp` from here.
+Quantisers, LoRA providers, profilers and `jdeconv.patch` put their own functions there for a while. Our computations
+are traced when XLA compiles them, and cached by shape. One that was traced through such a function would also answer
+every later caller. So all modules of this package take `lax` and `jnp` from here.
 
-Some libraries (qwix) exchange the code of the function itself. What multiplies and sums is therefore a copy.
+Some libraries (qwix) exchange the code of the function itself, so what multiplies and sums is a copy.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax
 
 
 def _own(public: types.ModuleType, *sources: str) -> Any:
-    """What `public` holds; where something foreign stands in it already, what the sources define by that name."""
+    """What `public` holds; in place of something foreign, what the source modules define under that name."""
     modules = [vars(module) for name in sources if (module := _imported(name))]
     defined = {name: value for module in reversed(modules) for name, value in module.items()}
     genuine = {id(value) for module in modules for value in module.values()}
@@ -31,12 +31,12 @@ def _own(public: types.ModuleType, *sources: str) -> Any:
 def _imported(name: str) -> types.ModuleType | None:
     try:
         return importlib.import_module(name)
-    except ImportError:  # a release may move it: then what `public` holds is all there is
+    except ImportError:  # a release may move it; then what `public` holds has to do
         return None
 
 
 def copied(function: Any, **exchanged: Any) -> Any:
-    """A copy of a function of Python, in whose module these names stand for something else; no other callable."""
+    """A copy of a Python function, for which these global names are exchanged; any other callable as it is."""
     if not isinstance(function, types.FunctionType):
         return function
     names = {**function.__globals__, **exchanged} if exchanged else function.__globals__

@@ -1,8 +1,11 @@
 """TensorFlow's transposed convolutions: its arguments made a `Geometry`, its layouts made the operator's."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
 from ._errors import blames_caller, refusal
@@ -10,7 +13,7 @@ from ._facade import output_shape as output_shapes
 from ._facade.apply import transpose_conv
 from ._facade.arrays import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
 from ._facade.unreachable import worded
-from ._geometry import Undecidable, Unreachable, build
+from ._geometry import Geometry, Undecidable, Unreachable, build
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -77,9 +80,8 @@ def conv2d_transpose(
     """
     value_name, value = one_of("value", value, "input", input)
     filter_name, filter = one_of("filter", filter, "filters", filters)
-    names = {"value": value_name, "filter": filter_name}
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         2,
         value,
         filter,
@@ -89,7 +91,7 @@ def conv2d_transpose(
         data_format,
         dilations,
         "conv2d_transpose" if name is None else name,
-        names,
+        (value_name, filter_name),
         **options,
     )
 
@@ -131,7 +133,7 @@ def conv1d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv1d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         1,
         input,
         filters,
@@ -182,7 +184,7 @@ def conv3d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv3d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         3,
         input,
         filters,
@@ -241,7 +243,7 @@ def conv_transpose(
             "Add batch and channels, or call the function of one rank, which takes the spatial sizes alone.",
         )
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         rank,
         input,
         filters,
@@ -255,7 +257,7 @@ def conv_transpose(
     )
 
 
-def transposed(
+def _transposed(
     rank: int,
     value: Any,
     filter: Any,
@@ -265,14 +267,64 @@ def transposed(
     data_format: Any,
     dilations: Any,
     scope: Any,
-    names: dict[str, str] | None = None,
+    spelt: tuple[str, str] = ("input", "filters"),
+    **options: Any,
+) -> jax.Array:
+    """All four functions."""
+    call = prepare(rank, value, filter, output_shape, strides, padding, data_format, dilations, scope, spelt, **options)
+    parameters = dict(dtype=call.dtype, precision=call.precision, method=call.method)
+    with jax.named_scope(scope):
+        return transpose_conv(call.x, call.w, call.geometry, call.groups, call.channel_axis, **parameters)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("x", "w"),
+    meta_fields=("geometry", "groups", "channel_axis", "dtype", "precision", "method"),
+)
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call after all checks, for `transpose_conv`. A pytree of its arrays, so that `jax.eval_shape` can return it."""
+
+    x: jax.Array
+    w: jax.Array
+    geometry: Geometry
+    groups: int
+    channel_axis: int
+    dtype: np.dtype[Any]
+    """Of sums and result."""
+    precision: Any
+    method: str
+
+    @property
+    def input_shape(self) -> tuple[Any, ...]:
+        """`(n, *in, g, i)`, the operator's input."""
+        return (self.x.shape[0], *self.geometry.input, self.groups, self.x.shape[self.channel_axis] // self.groups)
+
+    @property
+    def kernel_shape(self) -> tuple[Any, ...]:
+        """`(*k, o, g, i)`, the operator's kernel."""
+        return (*self.geometry.kernel, self.w.shape[-2], *self.input_shape[-2:])
+
+
+def prepare(
+    rank: int,
+    value: Any,
+    filter: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any,
+    data_format: Any,
+    dilations: Any,
+    scope: Any,
+    spelt: tuple[str, str],
     *,
     precision: Any,
     preferred_element_type: Any,
     method: Any,
-) -> jax.Array:
-    """All four functions; `names` is how the caller spells `value` and `filter`."""
-    names = names or {"value": "input", "filter": "filters"}
+) -> Call:
+    """Makes all checks. `spelt` is how the caller spells `value` and `filter`."""
+    names = dict(zip(("value", "filter"), spelt, strict=True))
     channel_axis = _channel_axis(data_format, rank)
     value = array(names["value"], value, rank)
     filter = array(names["filter"], filter, rank)
@@ -297,11 +349,10 @@ def transposed(
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:
         raise worded(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
+    precision, method = precision_now(precision), method_for(method)
     if not isinstance(scope, str):
         raise refusal(TypeError, "name", shown(scope), "not a string", "expected the name of a scope", "Use None.")
-    with jax.named_scope(scope):
-        return transpose_conv(value, filter, geometry, groups, channel_axis, **parameters)
+    return Call(value, filter, geometry, groups, channel_axis, dtype, precision, method)
 
 
 def one_of(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:

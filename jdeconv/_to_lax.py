@@ -1,4 +1,4 @@
-"""Functions whose programs hold `jax.lax`'s operations alone, for tools that know no others."""
+"""`to_lax`: functions whose programs hold only `jax.lax`'s operations, for tools that know no others."""
 
 import functools
 import weakref
@@ -27,28 +27,28 @@ def to_lax(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
     """`function` with each transposed convolution of this library replaced by `jax.lax`'s own operations.
 
     For tools that know JAX's operations and no others: exporters to ONNX and TFLite, counters of FLOPs. The result is
-    a function like any other: it may be jitted, differentiated, mapped, exported. What is replaced may be inside `jit`,
-    `scan`, `while_loop`, `cond`, `checkpoint`, `vmap`, `shard_map`, `custom_jvp`, `custom_vjp` or `custom_vmap`, their
-    rules included, and inside gradients.
+    a function like any other: it may be jitted, differentiated, mapped, exported. Convolutions are also replaced inside
+    `jit`, `scan`, `while_loop`, `cond`, `checkpoint`, `vmap`, `shard_map`, `custom_jvp`, `custom_vjp` and
+    `custom_vmap`, in the rules of the latter three, and in gradients.
 
     The order of `grad` and `to_lax` matters. `to_lax(jax.grad(f))` keeps the fast form that this library gives to
     gradients. `jax.grad(to_lax(f))` differentiates `lax`'s operations by JAX's own rules, whose kernel gradients are
     slow on CPU.
 
     Args:
-      function: any callable whose arrays, taken and returned, are in pytrees. It is traced at each call, as `jax.jit`
-        does at the first. Arguments that are not arrays reach it as they are, and what it returns beside arrays is
-        returned as it is.
+      function: any callable that takes and returns arrays in pytrees. It is traced at each call, as `jax.jit` does at
+        the first. Arguments that are not arrays reach it as they are, and what it returns beside arrays is returned as
+        it is.
 
     Returns: a function of the same arguments with the same results, up to rounding. Whatever its `method`, a transposed
       convolution becomes one `jax.lax.conv_general_dilated` with `lhs_dilation`, channels last, and a kernel
-      `[*k, in / groups, out]`. Where its two ends are not cut alike, a slice does the cutting, for TensorFlow's
-      converter to TFLite misreads such pads.
+      `[*k, in / groups, out]`. Where its two ends are cropped unequally, a slice crops, because TensorFlow's converter
+      to TFLite misreads such pads.
 
     Raises:
       TypeError: `function` is not callable.
 
-    Not replaced is what is no longer a program of JAX when `function` is called: functions that were exported or
+    Nothing is replaced in what is no longer a program of JAX when `function` is called: functions that were exported or
     compiled before, and host callbacks.
 
     Example:
@@ -74,7 +74,7 @@ def to_lax(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
 
 def _replacing(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Without `updated`, for the attributes of a module of Flax or Equinox are its parameters.
+    # `updated` is empty because the attributes of a Flax or Equinox module are its parameters.
     @functools.wraps(function, updated=())
     def replaced(*arguments: Any, **options: Any) -> Any:
         beside: list[Any] = []
@@ -85,7 +85,7 @@ def _replacing(function: Callable[..., Any]) -> Callable[..., Any]:
             beside[:] = tree, [None if is_ else leaf for leaf, is_ in zip(leaves, traced, strict=True)], traced
             return [leaf for leaf, is_ in zip(leaves, traced, strict=True) if is_]
 
-        # What is traced closes over the arguments: a transformation around the call sees through them all the same.
+        # The traced function closes over the arguments, so that transformations around the call see them.
         program = _in_lax(jax.make_jaxpr(arrays)())
         results = iter(eval_jaxpr(program.jaxpr, program.consts))
         tree, others, traced = beside
@@ -95,13 +95,12 @@ def _replacing(function: Callable[..., Any]) -> Callable[..., Any]:
     return replaced
 
 
-# A program's own, so that JAX's caches find the new one again. None: nothing in it changes (a value may not hold its
-# key).
+# Each program's replacement, so that JAX's caches find it again. None: the program stays (a value can't hold its key).
 _known: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def _in_lax(program: Any) -> Any:
-    """The program without the operator; itself, if that is not in it."""
+    """The program with the operator replaced; itself if the operator is not in it."""
     if program not in _known:
         changed = with_equations(program, _equations)
         _known[program] = None if changed is program else changed
@@ -120,7 +119,7 @@ def _equations(equation: Any) -> list[Any]:
 
 
 def _parameter(value: Any) -> Any:
-    """A parameter, or what a rule returns: programs in it are changed, be it a tuple, list or dictionary of some."""
+    """A parameter, or what a rule returns, with the programs in it changed, also in tuples, lists and dictionaries."""
     if is_program(value):
         return _in_lax(value)
     if isinstance(value, dict):
@@ -135,7 +134,7 @@ def _parameter(value: Any) -> Any:
 
 
 class _ForTools(Engine):
-    """Convolutions as tools translate them: channels last (`NHWC`, kernels `HWIO`, other ranks alike), plain pads."""
+    """Convolutions in the form that tools translate: channels last (`NHWC`, `HWIO`, other ranks alike), plain pads."""
 
     def conv(
         self, lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.ConvDimensionNumbers, **arguments: Any
@@ -144,35 +143,35 @@ class _ForTools(Engine):
         rank = lhs.ndim - 2
         lhs = lax.transpose(lhs, (images[0], *images[2:], images[1]))
         rhs = lax.transpose(rhs, (*kernels[2:], kernels[1], kernels[0]))
-        cuts: Pairs = []
+        crops: Pairs = []
         if strides := arguments.get("lhs_dilation"):
             extents = [*map(extent, rhs.shape, arguments["rhs_dilation"])]
-            arguments["padding"], cuts = _plain(arguments["padding"], extents, strides)
+            arguments["padding"], crops = _plain_pads(arguments["padding"], extents, strides)
         last = (0, rank + 1, *range(1, rank + 1))
         numbers = lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last)
-        y = _cut(super().conv(lhs, rhs, dimension_numbers=numbers, **arguments), cuts)
+        y = _cropped(super().conv(lhs, rhs, dimension_numbers=numbers, **arguments), crops)
         places = dict(zip(results, last, strict=True))
         return lax.transpose(y, [places[axis] for axis in range(rank + 2)])
 
 
-def _plain(padding: Pairs, extents: Sequence[int], strides: Sequence[int]) -> tuple[Pairs, Pairs]:
-    """Pads that are read as they are meant, and what is then to be cut off at both ends (where negative, added).
+def _plain_pads(padding: Pairs, extents: Sequence[int], strides: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Pads that no tool misreads, and what is then to be cropped at both ends (where negative, added).
 
     TensorFlow 2.21's converter to TFLite guesses the pads of a transposed convolution from its sizes. Where the ends
-    are not cut alike its results are wrong (k 3, s 2: 'SAME', and PyTorch's padding of 1). It is right where nothing is
-    cut, and where both ends are cut alike to as many outputs for each input as the stride.
+    are cropped unequally its results are wrong (k 3, s 2: 'SAME', and PyTorch's padding of 1). It is right where
+    nothing is cropped, and where equal crops leave as many outputs for each input as the stride.
     """
-    cuts = [(e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, padding, strict=True)]
-    same = all(low == high and low + high == e - s for (low, high), e, s in zip(cuts, extents, strides, strict=True))
+    crops = [(e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, padding, strict=True)]
+    same = all(low == high and low + high == e - s for (low, high), e, s in zip(crops, extents, strides, strict=True))
     if max(strides) == 1 or same:
         return padding, []
-    return [(e - 1, e - 1) for e in extents], cuts
+    return [(e - 1, e - 1) for e in extents], crops
 
 
-def _cut(y: jax.Array, cuts: Pairs) -> jax.Array:
-    """Of the dimensions after the first."""
-    starts, ends = ([0, *(max(pair[side], 0) for pair in cuts), 0] for side in (0, 1))
+def _cropped(y: jax.Array, crops: Pairs) -> jax.Array:
+    """`y` cropped in its spatial dimensions, between the first and the last."""
+    starts, ends = ([0, *(max(pair[side], 0) for pair in crops), 0] for side in (0, 1))
     if any((*starts, *ends)):
         y = lax.slice(y, starts, [size - end for size, end in zip(y.shape, ends, strict=True)])
-    added = [(max(-low, 0), max(-high, 0)) for low, high in cuts]
+    added = [(max(-low, 0), max(-high, 0)) for low, high in crops]
     return pad(y, added) if any(map(any, added)) else y

@@ -1,7 +1,7 @@
-"""Policies for `jax.checkpoint` that know this library's operator, which JAX's own do not.
+"""Policies for `jax.checkpoint` that know this library's operator. JAX's own policies do not.
 
-`jax.checkpoint_policies.dots_saveable` saves the results of `jax.lax`'s products and convolutions, and of no others: so
-under it a transposed convolution of this library is computed twice.
+`jax.checkpoint_policies.dots_saveable` saves the results of `jax.lax`'s products and convolutions, and of nothing else.
+Under it a transposed convolution of this library is computed twice.
 """
 
 from typing import Any
@@ -14,12 +14,12 @@ from ._operator.primitive import transposed_convolution_p
 def convolutions_saveable(primitive: Any, *_: Any, **parameters: Any) -> bool:
     """Saves the results of convolutions for the backward pass, and computes all else again.
 
-    Convolutions are this library's, in every direction, and `jax.lax.conv_general_dilated`. Like any of JAX's policies
-    it goes to `jax.checkpoint`, `flax.linen.remat` or `flax.nnx.remat` as `policy`, and
-    `jax.checkpoint_policies.save_from_both_policies` joins it to another.
+    Convolutions are this library's, in every direction, and `jax.lax.conv_general_dilated`. Like JAX's own policies, it
+    is the `policy` of `jax.checkpoint`, `flax.linen.remat` or `flax.nnx.remat`.
+    `jax.checkpoint_policies.save_from_both_policies` joins it to another policy.
 
     Args:
-      primitive, parameters: the operation that JAX asks about, and its parameters; JAX gives them.
+      primitive, parameters: the operation that JAX asks about, and its parameters; JAX passes them.
 
     Returns: whether the operation's result is saved.
 
@@ -34,10 +34,10 @@ def convolutions_saveable(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 
 def dots_and_convolutions_saveable(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
-    """`jax.checkpoint_policies.dots_saveable` that saves this library's convolutions too.
+    """As `jax.checkpoint_policies.dots_saveable`, and saves this library's convolutions too.
 
     Args:
-      primitive, arguments, parameters: the operation that JAX asks about, its operands and its parameters; JAX gives
+      primitive, arguments, parameters: the operation that JAX asks about, its operands and its parameters; JAX passes
         them.
 
     Returns: whether the operation's result is saved.
