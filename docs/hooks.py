@@ -1,14 +1,17 @@
-"""Replaces `<!-- figure: NAME -->`, `<!-- rules -->` and `<!-- readme: HEADING -->` in pages by what they name."""
+"""Replaces `<!-- figure: NAME -->`, `<!-- rules -->`, `<!-- variants -->` and `<!-- readme: HEADING -->` by what they name."""
 
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import figures
 from mkdocs.exceptions import PluginError
 
 from jdeconv._explain import PASSES
+from jdeconv._plan.rule import Rule
 from jdeconv._plan.rules import RULES
+from jdeconv._plan.variants import VARIANTS, Variant
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -20,7 +23,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _generated(comment: re.Match[str]) -> str:
     kind, name = comment.groups()
     try:
-        return {"figure": figure, "rules": rules, "readme": readme}[kind](name)
+        return {"figure": figure, "rules": rules, "variants": variants, "readme": readme}[kind](name)
     except KeyError as missing:
         raise PluginError(f"{comment[0]}: there is no {missing}") from None
 
@@ -31,21 +34,30 @@ def figure(name: str) -> str:
 
 def rules(_: None) -> str:
     """The planner's table, in the order in which it is searched."""
-    rows = [("platform", "engine", "result", "where", "method", "evidence"), ("---",) * 6]
-    rows += [
-        (
-            *(any_or(name) for name in (rule.platform, rule.engine, PASSES.get(rule.result, rule.result))),
-            " ".join((rule.when.__doc__ or "").split()),
-            f"`{rule.method}`",
-            rule.evidence,
-        )
-        for rule in RULES
-    ]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows)
+    rows = [(*scope(rule), f"`{rule.method}`", rule.evidence) for rule in RULES]
+    return table("platform, engine, result, where, method, evidence", rows)
 
 
-def any_or(name: str) -> str:
-    return "any" if name == "*" else name
+def variants(_: None) -> str:
+    """The table of variants, in the order in which it is searched."""
+    rows = [(*scope(row), any_or(row.method), row.name) for row in VARIANTS]
+    return table("platform, engine, result, where, method, variant", rows)
+
+
+def scope(row: Rule | Variant) -> tuple[str, str, str, str]:
+    """Platform, engine, result, and where a row holds."""
+    results = " ".join(f"{PASSES.get(result, result)}," for result in row.result.split()).rstrip(",")
+    return any_or(row.platform), any_or(row.engine), any_or(results), " ".join((row.when.__doc__ or "").split())
+
+
+def any_or(names: str) -> str:
+    return "any" if names == "*" else names
+
+
+def table(heads: str, rows: Sequence[Sequence[str]]) -> str:
+    columns = heads.split(", ")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
 def readme(heading: str) -> str:
