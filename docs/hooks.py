@@ -1,4 +1,4 @@
-"""Replaces `<!-- figure: NAME -->`, `<!-- rules -->`, `<!-- variants -->` and `<!-- readme: HEADING -->` by what they name."""
+"""Replaces `<!-- KIND: NAME -->` in pages, of kind figure, rules, variants or readme, by what it names."""
 
 import pathlib
 import re
