@@ -20,7 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jdeconv
 from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
-from jdeconv._plan.choose import tpu_tiles as tpu_tiles
+from jdeconv._plan import tpu_tiles
 
 FLOATS = ("float32", "bfloat16")
 fewer = settings(max_examples=max(4, settings().max_examples // 2))  # a program takes a second or two

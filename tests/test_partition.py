@@ -11,11 +11,11 @@ import pytest
 from jax import P
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, NamedSharding
-from jdeconv._operator.primitive.partition import _orders, halo, part, splits
 
 import jdeconv
 from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
+from jdeconv._operator.partition import _orders, halo, part, splits
 
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}

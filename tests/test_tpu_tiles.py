@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv._plan.choose import tpu_tiles as tpu_tiles
+from jdeconv._plan import tpu_tiles
 from jdeconv._plan.tpu_tiles import (
     Call,
     Line,
