@@ -1,9 +1,16 @@
-"""Eight CPU devices for every test, and hypothesis profiles."""
+"""Eight CPU devices for every test, hypothesis profiles, and where tests find `benchmarks`.
+
+Modules that tests share are in `helpers`, which pytest's `pythonpath` names (pyproject.toml).
+"""
 
 import os
+import pathlib
+import sys
 
 import jax
 from hypothesis import HealthCheck, Phase, settings
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # last, so that jdeconv is the installed one
 
 jax.config.update("jax_platforms", "cpu")  # also where compilers for others are installed, which find no device
 jax.config.update("jax_num_cpu_devices", 8)

@@ -11,8 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
-
 from benchmarks import __main__ as command
 from benchmarks import cases, measure, peer_jax, peer_torch, peers, report, stacks, summary
 from benchmarks.layouts import convolution_kernel
@@ -37,7 +35,7 @@ def test_to_import_it_changes_no_environment():
     """What it sets for Keras would hold for whatever runs after it in the process: tests, snippets of the pages."""
     program = "import os, jax; before = dict(os.environ); import benchmarks.__main__; assert dict(os.environ) == before"
     bare = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(__file__).parent.parent, env=bare, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(__file__).parents[2], env=bare, check=True)
 
 
 def measured(work, dtype="float32", pass_="train", **more):

@@ -1,4 +1,4 @@
-"""One of the processes of tests/test_processes.py: a training step on a mesh of all their devices, then its numbers."""
+"""A process of tests/devices/test_processes.py: a training step on a mesh of all devices, then its numbers."""
 
 import sys
 

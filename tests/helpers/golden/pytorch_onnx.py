@@ -1,7 +1,7 @@
 """A small PyTorch network with what exporters to ONNX rename, fold or turn; and how its export was recorded.
 
 PyTorch's newer exporter needs onnxscript, which the tests do without: `pip install onnxscript==0.7.2`, then
-`python tests/golden/pytorch_onnx.py` writes pytorch_dynamo.onnx anew. The older exporter is run by the tests.
+`python tests/helpers/golden/pytorch_onnx.py` writes pytorch_dynamo.onnx anew. The older exporter is run by the tests.
 """
 
 import pathlib

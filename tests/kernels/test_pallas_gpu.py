@@ -11,7 +11,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import Case, cases
-from h100 import compiles
+from h100 import compiles, on_h100
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -33,15 +33,6 @@ def interpreted(tile=None):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pallas, "_kernel", lambda platform: kernel)
         yield
-
-
-def on_h100():
-    """In this, JAX lowers for an H100. Before 0.11 it does so wherever no GPU is."""
-    if jax.__version_info__ < (0, 11):
-        return contextlib.nullcontext()
-    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    explicit = (jax.sharding.AxisType.Explicit,)
-    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), explicit, abstract_device=device))
 
 
 @given(case=drawn())

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import RUN_HERE, Case
+from h100 import on_h100
 from interceptors import Intercepted, doubling, exchanged, raising
 from jax import export, lax
-from test_pallas_gpu import on_h100
 
 import jdeconv
 from jdeconv import _settings

@@ -12,7 +12,7 @@ import pytest
 
 import jdeconv
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DRAWING = ("matplotlib", "PIL", "sklearn", "tqdm")
 
 

@@ -9,11 +9,11 @@ import re
 
 import pytest
 from peers import peer
-from test_tf import MESSAGES
+from refused.tensorflow import MESSAGES
 
 import jdeconv
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PAGES = {str(page.relative_to(ROOT / "docs/pages")): page for page in sorted((ROOT / "docs/pages").rglob("*.md"))}
 MODULES = ["jdeconv", *(m.name for m in pkgutil.walk_packages(jdeconv.__path__, "jdeconv."))]

@@ -17,8 +17,6 @@ import pytest
 from cases import cases
 from hypothesis import assume, given, settings
 
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
-
 from benchmarks import cases as benchmark
 from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
@@ -137,7 +135,7 @@ def test_the_kernel_compiles(case, dtype, chip):
 def test_auto_takes_the_kernel_where_its_schedule_is_shorter_and_moves_little(tmp_path):
     """In a process of its own: the compiler is told when it starts to write schedules down."""
     command = [sys.executable, "-m", "benchmarks", "tpu-pallas", "--cases", "dcgan32", "--out", str(tmp_path)]
-    subprocess.run(command, check=True, cwd=pathlib.Path(__file__).parent.parent, capture_output=True)
+    subprocess.run(command, check=True, cwd=pathlib.Path(__file__).parents[2], capture_output=True)
     (row,) = json.loads((tmp_path / "tpu-pallas.json").read_text())["rows"]
     assert row["kernel"] > 16 * 32 * 32 * 16 * 128 * 64 / (4 * 128 * 128)  # what four full units of 128x128 take
     assert row["kernel"] + row["outside"] < 0.5 * min(row["lax"], row["other_cycles"])

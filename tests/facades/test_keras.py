@@ -5,13 +5,13 @@ import dataclasses
 import importlib.util
 import itertools
 import os
-import pathlib
 import pickle
 import subprocess
 import sys
 import types
 
 import jax
+import keras_child
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -29,7 +29,7 @@ def keras_on(backend):
     absent = [name for name in ("keras", backend) if importlib.util.find_spec(name) is None]
     if absent and os.environ.get("JDECONV_ORACLES") != "1":
         pytest.skip(f"{' and '.join(absent)} not installed")
-    command = [sys.executable, str(pathlib.Path(__file__).with_name("keras_child.py")), backend]
+    command = [sys.executable, keras_child.__file__, backend]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
 
         def ask(*request):

@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import pathlib
 
 import numpy as np
 import pytest
-from golden.record import GOLDEN
+from golden.record import GOLDEN, HERE
 
-HERE = pathlib.Path(__file__).parent / "golden"
 ANSWERS = np.load(HERE / "tensorflow.npz", allow_pickle=False)
 # Of the largest magnitude; half precision: TensorFlow's own rounding of sums in that precision.
 ROOM = {"float32": 1e-5, "float64": 1e-12, "float16": 2e-2, "bfloat16": 1e-1}

@@ -22,7 +22,7 @@ from peers import needs, peer
 import jdeconv
 from jdeconv._geometry import build
 
-EXPLORER = pathlib.Path(__file__).parent.parent / "docs" / "pages" / "explorer"
+EXPLORER = pathlib.Path(__file__).parents[2] / "docs" / "pages" / "explorer"
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
     "--headless",

@@ -1,7 +1,5 @@
 """TensorFlow's argument forms, row by row: what is accepted gives the definition's numbers, what is refused says so."""
 
-import pathlib
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,13 +7,9 @@ import numpy as np
 import oracle
 import pytest
 from cases import Case
-from refused import ROWS, W, X
+from refused.tensorflow import MESSAGES, ROWS, W, X
 
 import jdeconv
-
-MESSAGES = dict(
-    line.split(" | ", 1) for line in (pathlib.Path(__file__).parent / "refused.txt").read_text().splitlines()
-)
 
 rng = np.random.default_rng(7)
 x = rng.standard_normal(X.shape).astype(np.float32)

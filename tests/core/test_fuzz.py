@@ -19,7 +19,7 @@ from fuzzing import DERIVATIVES, FORMS, NUMBERS, WRAPS, by_lax, forms_for, is_sy
 from hypothesis import event, given
 from hypothesis import strategies as st
 from interceptors import doubling
-from refused import ROWS
+from refused.tensorflow import ROWS
 
 import jdeconv
 from jdeconv import _settings

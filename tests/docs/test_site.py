@@ -17,7 +17,7 @@ import pytest
 
 from jdeconv._plan.rules import RULES
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 ABSENT = importlib.util.find_spec("mkdocs") is None
 
 if ABSENT and os.environ.get("JDECONV_DOCS") == "1":

@@ -1,4 +1,4 @@
-"""A process of tests/test_interceptors.py, in which jdeconv is imported while an interceptor is active."""
+"""A process of tests/core/test_interceptors.py, in which jdeconv is imported while an interceptor is active."""
 
 import itertools
 import sys

@@ -1,16 +1,17 @@
-"""Every public function but TensorFlow's rows (refused.py): what is refused, argument by argument.
+"""Every public function but TensorFlow's rows (tensorflow.py): what is refused, argument by argument.
 
-A row changes the good call. The messages stand in refused_public.txt, in the same order. `Traced` is an argument that
+A row changes the good call. The messages stand in public.txt, in the same order. `Traced` is an argument that
 is not known when the function is traced; the others are as they stand.
 """
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import refused
+from refused import tensorflow
 
 import jdeconv
 
@@ -65,9 +66,9 @@ GOOD = {
     "torch.conv_transpose3d": dict(input=X[..., None], weight=W[..., None]),
     "onnx.conv_transpose": dict(X=X, W=W),
     "keras.conv_transpose": dict(inputs=LAST, kernel=np.zeros((3, 2, 6, 4), np.float32), data_format="channels_last"),
-    **{name: refused.GOOD[name] for name in ("conv1d_transpose", "conv2d_transpose", "conv3d_transpose")},
-    "conv_transpose": refused.GOOD["conv_transpose"],
-    "explain": refused.GOOD["conv2d_transpose"],
+    **{name: tensorflow.GOOD[name] for name in ("conv1d_transpose", "conv2d_transpose", "conv3d_transpose")},
+    "conv_transpose": tensorflow.GOOD["conv_transpose"],
+    "explain": tensorflow.GOOD["conv2d_transpose"],
     "lax.conv_transpose": dict(lhs=LAST, rhs=np.zeros((3, 3, 4, 6), np.float32), strides=(2, 2), padding="SAME"),
     "output_sizes": dict(input_size=(5, 7), kernel_size=3, strides=2),
     "overlap": dict(input_size=(5, 7), kernel_size=3, strides=2),
@@ -250,12 +251,12 @@ ROWS = {
             "filters of other channels": dict(filters=good["filters"][..., :3]),
             **OPTIONS,
         }
-        for name, good in refused.GOOD.items()
+        for name, good in tensorflow.GOOD.items()
         if name != "conv2d_transpose"
     },
     "conv2d_transpose": {
         "input beside value": dict(input=LAST),
-        "filters beside filter": dict(filters=refused.W),
+        "filters beside filter": dict(filters=tensorflow.W),
         "value None": dict(value=None),
         "filter None": dict(filter=None),
         "method that can't": dict(method="taps", dilations=1000),
@@ -268,7 +269,7 @@ ROWS = {
         "value described, of rank 2": dict(value=jax.ShapeDtypeStruct((5, 4), "float32")),
         "value described, bool": dict(value=jax.ShapeDtypeStruct((2, 5, 7, 4), "bool")),
         "input beside value": dict(input=LAST),
-        "filters beside filter": dict(filters=refused.W),
+        "filters beside filter": dict(filters=tensorflow.W),
         **OPTIONS,
     },
     "lax.conv_transpose": {
@@ -439,3 +440,4 @@ ROWS = {
     },
 }
 CALLS = {f"{function}, {name}": (function, change) for function, rows in ROWS.items() for name, change in rows.items()}
+MESSAGES = dict(line.split(" | ", 1) for line in pathlib.Path(__file__).with_suffix(".txt").read_text().splitlines())

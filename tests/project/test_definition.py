@@ -2,15 +2,11 @@
 
 import functools
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 from cases import cases
 from hypothesis import given
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
 from benchmarks import __main__ as command
 from benchmarks import definition, machine

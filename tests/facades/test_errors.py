@@ -4,7 +4,6 @@ import contextlib
 import gc
 import importlib
 import inspect
-import pathlib
 import re
 import traceback
 import weakref
@@ -12,14 +11,12 @@ import weakref
 import jax
 import numpy as np
 import pytest
-import refused
-from refused_public import CALLS, FUNCTIONS, GOOD, Traced
+from refused import tensorflow
+from refused.public import CALLS, FUNCTIONS, GOOD, MESSAGES, Traced
 
 import jdeconv
 from jdeconv._errors import HERE, blames_caller, refusal
 
-FOLDER = pathlib.Path(__file__).parent
-MESSAGES = dict(line.split(" | ", 1) for line in (FOLDER / "refused_public.txt").read_text().splitlines())
 FOUR_PARTS = re.compile(
     r"(?:ValueError|TypeError|NotImplementedError): "
     r"(?P<argument>[\w ]+)=(?P<received>.+): (?P<problem>\S.*); "
@@ -74,9 +71,9 @@ def test_every_message_has_a_row():
     assert list(MESSAGES) == list(CALLS)
 
 
-@pytest.mark.parametrize("messages", [MESSAGES, dict(enumerate((FOLDER / "refused.txt").read_text().splitlines()))])
+@pytest.mark.parametrize("messages", [MESSAGES, tensorflow.MESSAGES])
 def test_every_message_has_four_parts(messages):
-    assert [m for m in messages.values() if not FOUR_PARTS.fullmatch(m.split(" | ", 1)[-1])] == []
+    assert [m for m in messages.values() if not FOUR_PARTS.fullmatch(m)] == []
 
 
 # Public functions and arguments, found by looking: nothing that is new goes without a row.
@@ -109,8 +106,8 @@ def public():
 def test_every_argument_of_every_public_function_has_a_row():
     blamed = {(function, FOUR_PARTS.fullmatch(MESSAGES[name])["argument"]) for name, (function, _) in CALLS.items()}
     blamed |= {
-        (row.function, FOUR_PARTS.fullmatch(message.split(" | ", 1)[1])["argument"])
-        for row, message in zip(refused.ROWS.values(), (FOLDER / "refused.txt").read_text().splitlines(), strict=True)
+        (row.function, FOUR_PARTS.fullmatch(tensorflow.MESSAGES[name])["argument"])
+        for name, row in tensorflow.ROWS.items()
     }
     assert {(name, argument) for name, arguments in public() for argument in arguments} - blamed - FREE == set()
 

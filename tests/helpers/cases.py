@@ -16,7 +16,7 @@ from jdeconv._plan.problem import Problem
 FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 FUNCTIONS = {1: jdeconv.conv1d_transpose, 2: jdeconv.conv2d_transpose, 3: jdeconv.conv3d_transpose}
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-RUN_HERE = tuple(method for method in METHODS if method != "pallas")  # its kernels: tests/test_pallas.py
+RUN_HERE = tuple(method for method in METHODS if method != "pallas")  # its kernels: tests/kernels
 DTYPES = (*FLOATS, "complex64", "complex128", "int32")
 
 

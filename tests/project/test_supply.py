@@ -17,7 +17,7 @@ import zipfile
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NAME = f"jdeconv-{PROJECT['project']['version']}"
 WHEEL, SOURCE = f"{NAME}-py3-none-any.whl", f"{NAME}.tar.gz"
@@ -105,7 +105,7 @@ def test_the_build_and_the_checks_are_pinned():
 # What is loaded.
 
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
-OWN_PIPE = {"tests/keras_child.py", "tests/test_keras.py"}  # to a process that the test itself started
+OWN_PIPE = {"tests/helpers/keras_child.py", "tests/facades/test_keras.py"}  # to a process that the test itself started
 SAFE = {
     "torch.load": ("weights_only", True),
     "np.load": ("allow_pickle", False),

@@ -2,10 +2,11 @@
 
 A row changes the good call `conv2d_transpose(x, w, (2, 10, 14, 6), strides=2)`, x (2, 5, 7, 4), w (3, 3, 6, 4). `tf`
 says whether TensorFlow refuses it too (the live oracle asks): not where the argument is jdeconv's own, nor where
-TensorFlow truncates, converts or skips its checks. The messages stand in refused.txt.
+TensorFlow truncates, converts or skips its checks. The messages stand in tensorflow.txt.
 """
 
 import dataclasses
+import pathlib
 
 import numpy as np
 
@@ -122,3 +123,4 @@ ROWS = {
     "N-D without input": Refused({"input": None, "output_shape": None}, function="conv_transpose"),
     "N-D rank 2": Refused({"input": X[0, 0]}, function="conv_transpose"),
 }
+MESSAGES = dict(line.split(" | ", 1) for line in pathlib.Path(__file__).with_suffix(".txt").read_text().splitlines())

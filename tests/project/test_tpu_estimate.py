@@ -2,13 +2,10 @@
 
 import math
 import os
-import pathlib
 import sys
 import time
 
 import pytest
-
-sys.path.append(str(pathlib.Path(__file__).parent.parent))  # last, so that jdeconv is the installed one
 
 from benchmarks import cases, tpu_estimate, tpu_pallas, tpu_program
 from benchmarks.aside import Aside, Stopped

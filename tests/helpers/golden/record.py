@@ -1,4 +1,4 @@
-"""Records TensorFlow's answers for fixed geometries: `python tests/golden/record.py`, with TensorFlow installed.
+"""Records TensorFlow's answers for fixed geometries: `python tests/helpers/golden/record.py`, where TensorFlow is.
 
 The tests read them where TensorFlow is not. Everything is drawn from seeds, so only answers are stored.
 """

@@ -10,7 +10,7 @@ from cases import Case, cases
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peers import needs, onnx_run, peer, refuses, tensorflow_run, torch_run
-from refused import ROWS
+from refused.tensorflow import ROWS
 
 import jdeconv
 
