@@ -13,8 +13,8 @@ from jdeconv._formulations import METHODS
 from jdeconv._geometry import Geometry, cut
 from jdeconv._operator.primitive import solve
 
-from .cases import DTYPES, Array, rounded
 from .report import number, table
+from .work.cases import DTYPES, Array, rounded
 
 # The operands of each result and their letters, positions and groups aside.
 RESULTS = {

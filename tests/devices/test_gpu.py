@@ -9,9 +9,9 @@ from h100 import compiles
 
 import jdeconv
 from benchmarks import __main__ as command
-from benchmarks import gpu_kernels, gpu_program
-from benchmarks.cases import CASES, DTYPES, Case, cube
-from benchmarks.peer_jax import Operation, of_jdeconv, of_lax
+from benchmarks.ahead_of_time import gpu_kernels, gpu_program
+from benchmarks.peers.jax import Operation, of_jdeconv, of_lax
+from benchmarks.work.cases import CASES, DTYPES, Case, cube
 
 AUTO = of_jdeconv("auto")
 

@@ -17,9 +17,9 @@ import pytest
 from cases import cases
 from hypothesis import assume, given, settings
 
-from benchmarks import cases as benchmark
-from benchmarks import tpu_pallas, tpu_program
-from benchmarks.tpu_cycles import cycles
+from benchmarks.ahead_of_time import tpu_pallas, tpu_program
+from benchmarks.ahead_of_time.tpu_cycles import cycles
+from benchmarks.work import cases as benchmark
 from jdeconv._formulations import METHODS, Engine
 from jdeconv._geometry import cut
 from jdeconv._plan import choose as planning

@@ -10,7 +10,7 @@ import os
 import jax
 import pytest
 
-from benchmarks import gpu_kernels
+from benchmarks.ahead_of_time import gpu_kernels
 
 try:
     gpu_kernels.h100()

@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import jdeconv
-from benchmarks import gpu_kernels
-from benchmarks.cases import CASES, DTYPES
+from benchmarks.ahead_of_time import gpu_kernels
+from benchmarks.work.cases import CASES, DTYPES
 from jdeconv._formulations import pallas, pallas_gpu
 from jdeconv._plan.gpu_tiles import Tile
 

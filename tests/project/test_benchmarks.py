@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, measure, peer_jax, peer_torch, peers, report, stacks, summary
-from benchmarks.layouts import convolution_kernel
+from benchmarks import measure, peers, report
+from benchmarks.peers import jax as peer_jax
+from benchmarks.peers import torch as peer_torch
+from benchmarks.peers.layouts import convolution_kernel
+from benchmarks.report import summary
+from benchmarks.work import cases, stacks
 
 ODD = cases.Case("odd", 2, (4, 3), 4, 6, (3, 5), (2, 2))
 GROUPED = cases.Case("grouped", 2, (5,), 4, 6, (4,), (2,), groups=2)

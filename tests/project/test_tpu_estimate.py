@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from benchmarks import cases, tpu_estimate, tpu_pallas, tpu_program
-from benchmarks.aside import Aside, Stopped
-from benchmarks.tpu_bundles import issue_cycles
-from benchmarks.tpu_cycles import Cycles, cycles, tiled_bytes
-from benchmarks.tpu_estimate import Estimate
+from benchmarks.ahead_of_time import tpu_estimate, tpu_pallas, tpu_program
+from benchmarks.ahead_of_time.aside import Aside, Stopped
+from benchmarks.ahead_of_time.tpu_bundles import issue_cycles
+from benchmarks.ahead_of_time.tpu_cycles import Cycles, cycles, tiled_bytes
+from benchmarks.ahead_of_time.tpu_estimate import Estimate
+from benchmarks.work import cases
 
 LARGE = "f32[64,8,128]{2,1,0:T(8,128)}"  # 64 tiles, 262144 bytes
 SMALL = "f32[1,8,128]{2,1,0:T(8,128)}"  # 4096 bytes

@@ -13,10 +13,10 @@ from jax import lax
 
 import jdeconv
 
-from .cases import Array, Case, Ensemble
+from ..work.cases import Array, Case, Ensemble
+from ..work.stacks import Stack, Tensors, network
 from .entry import Costs, Entry
 from .layouts import convolution_kernel
-from .stacks import Stack, Tensors, network
 
 
 class Operation(NamedTuple):

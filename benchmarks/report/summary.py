@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from .measure import Record
-from .peers import SUBJECT
+from ..measure import Record
+from ..peers import SUBJECT
 
 TORCH = ("torch:channels-last", "torch:contiguous")
 

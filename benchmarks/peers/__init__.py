@@ -8,10 +8,13 @@ from typing import Any
 
 from jdeconv._formulations import METHODS
 
-from . import peer_jax, peer_onnx, peer_tensorflow, peer_torch
-from .cases import Case, Ensemble
+from ..work.cases import Case, Ensemble
+from ..work.stacks import Stack
+from . import jax as peer_jax
+from . import onnx as peer_onnx
+from . import tensorflow as peer_tensorflow
+from . import torch as peer_torch
 from .entry import Builder
-from .stacks import Stack
 
 SUBJECT = "jdeconv"
 

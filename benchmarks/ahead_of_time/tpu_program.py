@@ -16,8 +16,8 @@ from jdeconv._geometry import build
 from jdeconv._plan import choose as planning
 from jdeconv._plan.problem import Problem
 
-from .cases import DTYPES, Case
-from .peer_jax import of_jdeconv, of_lax
+from ..peers.jax import of_jdeconv, of_lax
+from ..work.cases import DTYPES, Case
 
 CHIPS = {"v5e:2x2": "v5e", "v6e:2x2": "v6e", "v4:2x2x1": "v4"}
 RESULTS = ("output", "input", "kernel")

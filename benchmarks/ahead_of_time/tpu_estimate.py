@@ -19,11 +19,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from jdeconv._formulations import METHODS
 
+from ..report import number, table
+from ..report.summary import geometric_mean
+from ..work.cases import CASES, Case, sweep
 from . import tpu_program
 from .aside import Aside, Stopped
-from .cases import CASES, Case, sweep
-from .report import number, table
-from .summary import geometric_mean
 from .tpu_cycles import Cycles, cycles
 
 AUTO = "auto"

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .cases import Array, Case, Ensemble
-from .stacks import Stack
+from ..work.cases import Array, Case, Ensemble
+from ..work.stacks import Stack
 
 Work = Case | Ensemble | Stack
 

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from .measure import Record
-from .peers import SUBJECT
+from ..measure import Record
+from ..peers import SUBJECT
 
 
 def draw(machine: dict[str, Any], records: Sequence[Record], path: pathlib.Path) -> None:

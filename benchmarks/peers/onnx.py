@@ -4,8 +4,8 @@ import importlib
 
 import numpy as np
 
-from . import machine
-from .cases import Array, Case
+from .. import machine
+from ..work.cases import Array, Case
 from .entry import Entry
 from .layouts import channels_first, channels_last, io_kernel
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import machine
-from .cases import Array, Case
+from .. import machine
+from ..work.cases import Array, Case
 from .entry import Entry
 
 

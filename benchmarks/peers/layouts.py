@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .cases import Array
+from ..work.cases import Array
 
 
 def convolution_kernel(w: Array, groups: int) -> Array:

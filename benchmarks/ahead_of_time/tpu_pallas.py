@@ -22,10 +22,10 @@ from jdeconv._formulations import METHODS
 from jdeconv._plan import tpu_tiles
 from jdeconv._plan.problem import Problem
 
+from ..report import number, table
+from ..report.summary import geometric_mean
+from ..work.cases import CASES, Case, sweep
 from . import tpu_program
-from .cases import CASES, Case, sweep
-from .report import number, table
-from .summary import geometric_mean
 from .tpu_bundles import issue_cycles
 from .tpu_cycles import cycles
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import machine
-from .cases import Array, Case
+from .. import machine
+from ..work.cases import Array, Case
+from ..work.stacks import Stack, Tensors, network
 from .entry import Entry
 from .layouts import channels_first, channels_last, from_io_kernel, io_kernel
-from .stacks import Stack, Tensors, network
 
 
 def _mirrored(case: Case) -> tuple[bool, ...]:

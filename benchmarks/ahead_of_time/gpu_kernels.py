@@ -25,10 +25,10 @@ import numpy as np
 from jax.experimental import topologies
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from ..peers.jax import Operation, of_jdeconv, of_lax
+from ..report import table
+from ..work.cases import CASES, DTYPES, Case, sweep
 from . import gpu_program
-from .cases import CASES, DTYPES, Case, sweep
-from .peer_jax import Operation, of_jdeconv, of_lax
-from .report import table
 
 TARGET = pathlib.Path(__file__).with_name("h100_target_config.txt")
 RIGHT = {

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .cases import PASSES
-from .measure import Record
-from .peers import SUBJECT
+from ..measure import Record
+from ..peers import SUBJECT
+from ..work.cases import PASSES
 from .summary import TARGETS, of_target, ratios
 
 KINDS = {
