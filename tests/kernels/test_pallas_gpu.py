@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import re
 import types
@@ -19,7 +20,8 @@ import jdeconv
 from benchmarks.ahead_of_time import gpu_kernels
 from benchmarks.work.cases import CASES, DTYPES
 from jdeconv._formulations import pallas, pallas_gpu
-from jdeconv._plan.gpu_tiles import Tile
+from jdeconv._plan import gpu_tiles
+from jdeconv._plan.gpu_tiles import Product, Tile, tile_for
 
 drawn = functools.partial(cases, dtypes=("float32", "bfloat16"), ranks=(1, 2), most_groups=1, dilated=False)
 
@@ -223,3 +225,37 @@ def test_the_compiler_refuses_a_tile_beyond_shared_memory(tile):
         patch.setattr(pallas_gpu, "tile_for", lambda product: tile)
         with pytest.raises(jax.errors.JaxRuntimeError, match=f"requested {tile.shared(2)}, available"):
             compiled(f, *operands)
+
+
+# The tiles: plain integers.
+
+
+def products():
+    counts = (1, 3, 21, 1024)
+    for rows, phases, outputs, taps, inputs in itertools.product((1, 40, 10**6), (1, 4, 9, 256), *[counts] * 3):
+        for itemsize, fused in itertools.product((2, 4), (False, True)):
+            yield Product(rows, phases, outputs, taps, inputs, itemsize, fused)
+
+
+def test_tiles_fit():
+    """Of powers of two that tensor cores take, within registers and shared memory, not larger than there is need."""
+    for product in products():
+        tile = tile_for(product)
+        sides = tile.rows, tile.columns, tile.depth
+        assert all(side >= gpu_tiles.LEAST and side & (side - 1) == 0 for side in sides), (product, tile)
+        assert max(tile.rows, tile.columns) <= gpu_tiles.MOST
+        assert tile.rows * tile.columns <= 64 * 32 * tile.warps, (product, tile)  # sums of each thread
+        assert 2 <= tile.stages <= gpu_tiles.STEPS
+        assert tile.shared(product.itemsize) <= gpu_tiles.SHARED, (product, tile)
+        assert tile.phases == 1 or product.fused
+        # A side is more than twice what there is only where that is less than tensor cores take.
+        assert tile.rows < max(gpu_tiles.LEAST + 1, 2 * product.rows)
+        assert tile.columns < max(gpu_tiles.LEAST + 1, 4 * product.phases * product.outputs)
+        assert tile.depth < max(gpu_tiles.LEAST + 1, 4 * product.taps * product.inputs)
+
+
+def test_large_products_have_large_tiles_and_small_ones_keep_processors_busy():
+    large = Product(10**6, 4, 512, 4, 512, 2, fused=True)
+    assert (tile_for(large).rows, tile_for(large).columns) == (gpu_tiles.MOST, gpu_tiles.MOST)
+    small = Product(512, 4, 256, 4, 512, 2, fused=True)
+    assert math.prod(tile_for(small).grid(small)) >= gpu_tiles.PROCESSORS

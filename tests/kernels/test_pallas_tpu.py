@@ -5,6 +5,7 @@ Memory that was never written is NaN there. Each way to cut a problem into steps
 
 import contextlib
 import dataclasses
+import itertools
 import re
 
 import jax
@@ -204,3 +205,122 @@ def test_what_only_this_kernel_refuses(sizes, reason):
     x, w = jnp.ones((batch, length, inputs)), jnp.ones((kernel, outputs, inputs))
     with interpreted(), pytest.raises(NotImplementedError, match=f"^{re.escape(message)}(\n|$)"):
         jax.jit(lambda x, w: jdeconv.conv1d_transpose(x, w, None, stride, method="pallas")).lower(x, w)
+
+
+# The steps: plain integers, against the definition of a tap.
+
+LINES = st.builds(
+    tpu_tiles.Line,
+    input=st.integers(1, 9),
+    kernel=st.integers(1, 9),
+    output=st.integers(1, 30),
+    stride=st.integers(1, 9),
+    low=st.integers(-5, 12),
+)
+
+
+@given(line=LINES)
+def test_phases_are_all_pairs_of_output_and_tap(line):
+    """Tap t joins input p to output p*stride + t - low."""
+    found = set()
+    for (r, phase), block in itertools.product(enumerate(line.phases), range(line.blocks)):
+        for m in range(phase.taps):
+            assert line.shifts[0] <= phase.shift - m <= line.shifts[1]
+            found.add((block * line.stride + r, phase.first + m * line.stride, block + phase.shift - m))
+    inside = {(q, t, p) for q, t, p in found if q < line.output and 0 <= p < line.input}
+    pairs = itertools.product(range(line.input), range(line.kernel))
+    wanted = {(p * line.stride + t - line.low, t, p) for p, t in pairs}
+    assert inside == {(q, t, p) for q, t, p in wanted if 0 <= q < line.output}
+
+
+CALLS = st.builds(
+    tpu_tiles.Call,
+    batch=st.integers(1, 6),
+    height=LINES,
+    width=LINES | st.builds(dataclasses.replace, LINES, input=st.integers(30, 99), output=st.integers(30, 999)),
+    inputs=st.integers(1, 300),
+    outputs=st.integers(1, 300),
+    operand=st.sampled_from([2, 4]),
+    read=st.just(4),
+    written=st.sampled_from([2, 4]),
+)
+
+
+@given(call=CALLS, budget=st.integers(1 << 12, 1 << 22))
+def test_steps_fit_and_cover_all(call, budget):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tpu_tiles, "BUDGET", budget)
+        tile, height = tpu_tiles.tiles(call), call.height
+        if isinstance(tile, str):
+            least = 1, 1, min(height.input, 1 + height.halo)
+            outputs = min(call.outputs, 128)
+            assert all(
+                tpu_tiles.used(tpu_tiles.Tiles(*least, *span, outputs, True), call) > budget
+                for span in tpu_tiles.spans(call)
+            )
+            return
+        assert tpu_tiles.used(tile, call) <= budget
+    assert call.batch % tile.images == 0
+    assert 1 <= tile.rows <= height.blocks
+    assert tile.images == 1 or (tile.rows, tile.window) == (height.blocks, height.input)
+    # Every row that a step's taps reach is in its window, wherever that is put.
+    assert tile.window == height.input or tile.window >= min(height.input, tile.rows + height.halo)
+    assert tile.outputs == call.outputs or tile.outputs % 128 == 0
+    assert tile.columns % 8 == 0
+
+
+@given(call=CALLS)
+def test_columns_that_a_step_reaches_are_held(call):
+    """From an aligned one on, and where they are not, `edges` says so."""
+    width = call.width
+    for columns, breadth in tpu_tiles.spans(call):
+        tile = tpu_tiles.Tiles(1, 1, call.height.input, columns, breadth, call.outputs, True)
+        steps, last = tpu_tiles.across(tile, width), tpu_tiles.last_start(tile, width)
+        assert steps == 1 or not any(size % 8 for size in (tpu_tiles.first_column(tile, width), last, breadth, columns))
+        assert last < width.input <= last + breadth
+        cut = {edge.step: edge for edge in tpu_tiles.edges(tile, width)}
+        for step in range(steps):
+            wanted = step * columns + tpu_tiles.first_column(tile, width)
+            start = min(max(wanted, 0), last)
+            edge = cut.get(step, tpu_tiles.Edge(step, 0, breadth))
+            for block in range(step * columns, min((step + 1) * columns, width.blocks)):
+                for position in range(block + width.shifts[0], block + width.shifts[1] + 1):
+                    if steps == 1 or not 0 <= position < width.input:  # whole rows are all held
+                        continue
+                    place = position - wanted
+                    assert 0 <= place < breadth
+                    # Among those held it is `edge.start` later, and before the end.
+                    assert start + edge.start + place == position
+                    assert 0 <= edge.start + place < min(edge.end, breadth)
+
+
+def plane(size, channels, kernel=4, stride=2, batch=1):
+    line = tpu_tiles.Line(size, kernel, stride * size, stride, (kernel - stride) // 2)
+    return tpu_tiles.Call(batch, line, line, *channels, 2, 2, 2)
+
+
+@pytest.mark.parametrize("size", [64, 256, 512, 1024])
+@pytest.mark.parametrize("channels", [(32, 16), (64, 64), (128, 64)])
+def test_large_images_are_read_once_or_little_more(size, channels):
+    call = plane(size, channels)
+    tile = tpu_tiles.tiles(call)
+    assert 1 <= tpu_tiles.moved(tile, call) <= 1.1
+    assert tile.rows * tile.columns >= 512
+    assert (tpu_tiles.across(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
+
+
+def test_lines_beyond_the_memory_are_cut():
+    line = tpu_tiles.Line(1 << 20, 10, 5 << 20, 5, 2)
+    call = tpu_tiles.Call(1, tpu_tiles.Line(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
+    assert tpu_tiles.tiles(call).columns == 512
+    assert tpu_tiles.moved(tpu_tiles.tiles(call), call) < 1.1
+
+
+def test_small_images_share_a_step():
+    assert tpu_tiles.tiles(plane(8, (512, 256), batch=16)).images > 1
+
+
+def test_weights_beyond_the_memory_are_cut_by_their_outputs():
+    tile = tpu_tiles.tiles(plane(8, (1024, 1024), batch=16))
+    assert tile.outputs < 1024
+    assert tile.outputs_first
