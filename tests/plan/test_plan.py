@@ -69,210 +69,179 @@ def test_every_rule_says_by_itself_where_it_holds():
         assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
 
 
-def sized(result, geometry=GEOMETRY, groups=1, inputs=64, outputs=64):
-    return Problem(geometry, result, 4, groups, inputs, outputs, "float32")
+# What is chosen for output, input and kernel, by platform, engine and dtype. A case is batch, input size, channels of
+# each group, kernel and stride (one for all dimensions, or one for each), and dilation and groups where they are not 1.
+# On CPU as measured, on GPU as compiled, on TPU as estimated.
+CHOICES = {
+    "cpu, xla, float32": {
+        "4, 32x32, 256→128, k 4, s 2": "phase lax gemm",
+        "4, 32x32, 256→128, k 2, s 2": "gemm lax gemm",
+        "4, 32x32, 128→128, k 3, s 1": "lax lax lax",
+        "4, 32x32, 1→1, k 4, s 2": "taps taps gemm",
+        "4, 32x32, 1→8, k 8, s 8": "taps lax gemm",
+        "4, 32x32, 1→1, k 16, s 8": "taps lax gemm",
+        "4, 32x32x32, 64→1, k 3, s 2": "gemm taps gemm",
+        "4, 16x16x16, 128→64, k 2, s 2": "gemm phase gemm",
+        "4, 500, 513→1, k 1024, s 256": "phase phase gemm",
+        "4, 80x40, 11→138, k 1, s 6": "gemm gemm gemm",
+        "4, 8x8, 28→24, k 16, s 1": "gemm gemm gemm",
+        "4, 2000, 229→1, k 7, s 2": "gemm taps gemm",
+        "4, 20x20, 4→33, k 6, s 7": "taps gemm gemm",
+        "4, 66x66, 37→4, k 8, s 1": "gemm lax lax",
+        "4, 6x6, 213→70, k 4, s 3": "phase lax lax",
+        "4, 12x12, 145→27, k 2, s 8": "gemm gemm gemm",
+        "4, 900, 170→3, k 5, s 5": "gemm taps gemm",
+        "4, 32, 512→256, k 16, s 8": "phase lax gemm",
+        "4, 207, 51→74, k 6, s 3": "phase lax gemm",
+        "4, 3x3, 32→32, k 5, s 2": "lax gemm gemm",
+    },
+    "cpu, onednn, float32": {
+        "4, 32x32, 256→128, k 4, s 2": "phase lax lax",
+        "4, 32x32, 256→128, k 2, s 2": "phase lax lax",
+        "4, 32x32, 128→128, k 3, s 1": "lax lax lax",
+        "4, 32x32, 1→1, k 4, s 2": "taps taps lax",
+        "4, 32x32, 1→8, k 8, s 8": "taps lax gemm",
+        "4, 32x32, 1→1, k 16, s 8": "taps lax lax",
+        "4, 32x32x32, 64→1, k 3, s 2": "gemm taps gemm",
+        "4, 16x16x16, 128→64, k 2, s 2": "phase lax lax",
+        "4, 500, 513→1, k 1024, s 256": "phase phase lax",
+        "4, 80x40, 11→138, k 1, s 6": "phase lax gemm",
+        "4, 8x8, 28→24, k 16, s 1": "lax lax lax",
+        "4, 2000, 229→1, k 7, s 2": "gemm taps gemm",
+        "4, 20x20, 4→33, k 6, s 7": "taps lax gemm",
+        "4, 66x66, 37→4, k 8, s 1": "gemm lax lax",
+        "4, 6x6, 213→70, k 4, s 3": "gemm lax lax",
+        "4, 12x12, 145→27, k 2, s 8": "gemm lax gemm",
+        "4, 900, 170→3, k 5, s 5": "gemm taps gemm",
+        "4, 32, 512→256, k 16, s 8": "gemm lax lax",
+        "4, 207, 51→74, k 6, s 3": "phase lax gemm",
+        "4, 14x14, 16→8, k 3, s 2, groups 8": "gemm lax lax",
+        "4, 14x14, 8→8, k 3, s 2, groups 8": "phase lax lax",
+        "4, 14x14, 32→8, k 3, s 2, groups 2": "gemm lax lax",
+        "4, 14x14, 128→128, k 4, s 2, groups 2": "phase lax phase",
+        "4, 14x14, 32→32, k 4, s 2, groups 16": "phase lax lax",
+        "4, 14x14, 128→128, k 2, s 2, groups 2": "phase lax gemm",
+        "4, 6x6x6, 8→16, k 5, s 3, groups 16": "phase lax lax",
+        "4, 6x6x6, 64→4, k 5, s 3, groups 16": "gemm lax lax",
+        "4, 32x32, 1→1, k 4, s 2, groups 64": "taps taps taps",
+    },
+    "cpu, xla, int32": {
+        "4, 16x16, 128→64, k 4, s 2": "gemm gemm gemm",
+        "4, 8x8, 64→32, k 4, s 2": "gemm gemm gemm",
+        "4, 16x16, 8→8, k 3, s 2, groups 8": "gemm taps gemm",
+    },
+    "cpu, xla, float64": {
+        "4, 16x16, 64→32, k 4, s 2": "gemm lax gemm",
+        "4, 200, 32→16, k 16, s 8": "gemm gemm gemm",
+    },
+    "cpu, xla, complex128": {
+        "4, 16x16, 64→32, k 4, s 2": "gemm lax gemm",
+    },
+    "cpu, xla, complex64": {
+        "4, 16x16, 64→32, k 4, s 2": "phase lax gemm",
+        "4, 16x16, 8→8, k 3, s 2, groups 8": "gemm taps gemm",
+    },
+    "cpu, onednn, bfloat16": {
+        "4, 32x32, 256→128, k 4, s 2": "gemm gemm gemm",
+        "4, 32x32, 128→64, k 4, s 2": "phase lax lax",
+    },
+    "cpu, onednn bfloat16, bfloat16": {
+        "4, 32x32, 256→128, k 4, s 2": "phase lax lax",
+        "4, 32x32, 128→64, k 2, s 2": "phase lax lax",
+        "4, 32x32, 128→128, k 3, s 1": "lax lax lax",
+        "4, 8x8, 93→14, k 5, s 3": "gemm lax lax",
+        "4, 2000, 64→32, k 10, s 5": "phase lax gemm",
+        "4, 3000, 64→2, k 4, s 2": "gemm lax gemm",
+        "4, 32x32, 1→1, k 4, s 2": "taps taps lax",
+    },
+    "cpu, onednn bfloat16 amx, bfloat16": {
+        "4, 8x8, 93→14, k 5, s 3": "gemm lax gemm",
+    },
+    "gpu, xla, float32": {
+        "4, 32x32, 64→64, k 4, s 2": "lax lax lax",
+        "4, 32x32, 64→1, k 3, s 1": "lax lax lax",
+        "4, 9x9, 64→2, k 10, s 3": "gemm lax gemm",  # kernel larger than the input,
+        "4, 9x9, 64→2, k 10x4, s 3": "lax lax lax",  # in one dimension,
+        "4, 9x9, 64→2, k 10x4, s 1": "lax lax gemm",  # with stride 1,
+        "4, 4x4, 64→2, k 9, s 1": "gemm gemm gemm",  # larger than the output too
+        "4, 6x6x6, 4→9, k 11, s 1": "lax gemm gemm",
+        "4, 1x1, 100→64, k 4, s 1": "gemm gemm gemm",
+        "4, 8x8, 8→8, k 3, s 2, d 2": "gemm gemm gemm",
+        "4, 8x8, 8→8, k 3, s 1, d 2": "lax lax gemm",
+        "4, 32x32, 64→64, k 4, s 2, groups 8": "lax lax lax",
+        "4, 32x32, 64→64, k 4, s 2, groups 9": "gemm lax lax",
+        "4, 32x32, 1→1, k 4, s 2, groups 64": "taps lax lax",
+        "4, 32x32, 1→1, k 3, s 2, groups 64": "gemm lax lax",
+    },
+    "gpu, xla, int32": {
+        "4, 5, 64→64, k 3, s 2": "gemm gemm gemm",
+    },
+    "tpu, xla, bfloat16": {
+        "4, 84x47, 11→138, k 1, s 6": "gemm gemm gemm",
+        "14, 14x9, 54→46, k 1, s 6": "gemm lax lax",
+        "4, 32x32, 512→256, k 2, s 2": "pallas gemm lax",
+        "1, 128x128, 128→64, k 2, s 2": "pallas gemm gemm",
+        "9, 32x32, 1→42, k 3, s 3": "lax lax lax",
+        "11, 17x17, 74→140, k 2, s 2": "pallas lax lax",
+        "5, 14x14, 34→36, k 5, s 5": "lax gemm lax",
+        "2, 64x64, 56→1, k 9, s 3": "gemm lax phase",
+        "1, 64x64x32, 64→1, k 3, s 2": "gemm lax phase",
+        "5, 60x60, 23→1, k 15, s 3": "gemm lax lax",
+        "4, 500, 513→1, k 1024, s 256": "phase gemm phase",
+        "1, 32x32, 21→21, k 16, s 8": "phase lax lax",
+        "1, 32x32, 1→1, k 16, s 8, groups 21": "phase lax phase",
+        "11, 84x84, 52→5, k 2, s 3": "gemm lax lax",
+        "6, 8x8, 76→47, k 3, s 5": "lax lax lax",
+        "16, 16x16, 256→128, k 4, s 2": "pallas lax lax",
+        "16, 8x8, 256→128, k 4, s 2": "pallas lax lax",
+        "1, 4x4, 256→128, k 4, s 2": "lax lax lax",
+        "16, 16x16, 256→128, k 9, s 2": "lax lax lax",
+        "16, 16x16, 256→60, k 4, s 2": "lax lax lax",
+        "4, 32x32, 1→1, k 4, s 2, groups 64": "lax lax lax",
+        "8, 2048, 128→64, k 4, s 2": "pallas lax lax",
+    },
+    "tpu, xla, float32": {
+        "4, 32x32, 512→256, k 2, s 2": "lax gemm lax",
+        "1, 128x128, 128→64, k 2, s 2": "gemm gemm gemm",
+        "1, 16x16x16, 128→64, k 2, s 2": "lax gemm lax",
+    },
+    "*, xla, float32": {
+        "4, 5, 64→64, k 3, s 2": "lax lax lax",
+    },
+}
 
 
-def on_cpu(engine, size, steps, channels, dtype="float32", groups=1):
-    """The methods for output, input and kernel."""
-    kernel, stride = ((step,) * len(size) for step in steps)
-    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
-    problems = (sized(result, geometry, groups, *channels) for result in ("output", "input", "kernel"))
-    typed = (dataclasses.replace(problem, dtype=dtype) for problem in problems)
-    return " ".join(choose("cpu", engine, p, "auto", METHODS).method for p in typed)
+def described(text, result, dtype):
+    """The problem that a line of the table describes."""
+    batch, size, channels, kernel, stride, *others = text.split(", ")
+    size, (inputs, outputs) = tuple(map(int, size.split("x"))), map(int, channels.split("→"))
+    more = dict(each.split() for each in (kernel, stride, *others))
+
+    def each(name):
+        given = tuple(map(int, more.get(name, "1").split("x")))
+        return given if len(given) == len(size) else given * len(size)
+
+    geometry = build(size, each("k"), each("s"), each("d"), "SAME")
+    return Problem(geometry, result, int(batch), int(more.get("groups", 1)), inputs, outputs, dtype)
 
 
-@pytest.mark.parametrize(
-    ("size", "steps", "channels", "xla", "onednn"),
-    [
-        # output, input and kernel on CPU, as measured
-        ((32, 32), (4, 2), (256, 128), "phase lax gemm", "phase lax lax"),
-        ((32, 32), (2, 2), (256, 128), "gemm lax gemm", "phase lax lax"),
-        ((32, 32), (3, 1), (128, 128), "lax lax lax", "lax lax lax"),
-        ((32, 32), (4, 2), (1, 1), "taps taps gemm", "taps taps lax"),
-        ((32, 32), (8, 8), (1, 8), "taps lax gemm", "taps lax gemm"),
-        ((32, 32), (16, 8), (1, 1), "taps lax gemm", "taps lax lax"),
-        ((32, 32, 32), (3, 2), (64, 1), "gemm taps gemm", "gemm taps gemm"),
-        ((16, 16, 16), (2, 2), (128, 64), "gemm phase gemm", "phase lax lax"),
-        ((500,), (1024, 256), (513, 1), "phase phase gemm", "phase phase lax"),
-        ((80, 40), (1, 6), (11, 138), "gemm gemm gemm", "phase lax gemm"),
-        ((8, 8), (16, 1), (28, 24), "gemm gemm gemm", "lax lax lax"),
-        ((2000,), (7, 2), (229, 1), "gemm taps gemm", "gemm taps gemm"),
-        ((20, 20), (6, 7), (4, 33), "taps gemm gemm", "taps lax gemm"),
-        ((66, 66), (8, 1), (37, 4), "gemm lax lax", "gemm lax lax"),
-        ((6, 6), (4, 3), (213, 70), "phase lax lax", "gemm lax lax"),
-        ((12, 12), (2, 8), (145, 27), "gemm gemm gemm", "gemm lax gemm"),
-        ((900,), (5, 5), (170, 3), "gemm taps gemm", "gemm taps gemm"),
-        ((32,), (16, 8), (512, 256), "phase lax gemm", "gemm lax lax"),
-        ((207,), (6, 3), (51, 74), "phase lax gemm", "phase lax gemm"),
-    ],
-)
-def test_the_choice_on_cpu(size, steps, channels, xla, onednn):
-    for engine, methods in (("xla", xla), ("onednn", onednn)):
-        assert on_cpu(engine, size, steps, channels) == methods
-
-
-@pytest.mark.parametrize(
-    ("size", "steps", "channels", "groups", "dtype", "methods"),
-    [
-        ((16, 16), (4, 2), (128, 64), 1, "int32", "gemm gemm gemm"),
-        ((8, 8), (4, 2), (64, 32), 1, "int32", "gemm gemm gemm"),
-        ((16, 16), (4, 2), (64, 32), 1, "float64", "gemm lax gemm"),
-        ((16, 16), (4, 2), (64, 32), 1, "complex128", "gemm lax gemm"),
-        ((16, 16), (4, 2), (64, 32), 1, "complex64", "phase lax gemm"),
-        ((200,), (16, 8), (32, 16), 1, "float64", "gemm gemm gemm"),
-        ((16, 16), (3, 2), (8, 8), 8, "int32", "gemm taps gemm"),
-        ((16, 16), (3, 2), (8, 8), 8, "complex64", "gemm taps gemm"),
-        ((3, 3), (5, 2), (32, 32), 1, "float32", "lax gemm gemm"),
-    ],
-)
-def test_other_types_and_little_work_on_cpu(size, steps, channels, groups, dtype, methods):
-    assert on_cpu("xla", size, steps, channels, dtype, groups=groups) == methods
-
-
-def test_bfloat16_is_multiplied_as_such_between_many_channels_on_cpu():
-    for channels, methods in (((256, 128), "gemm gemm gemm"), ((128, 64), "phase lax lax")):
-        assert on_cpu("onednn", (32, 32), (4, 2), channels, "bfloat16") == methods
-
-
-@pytest.mark.parametrize(
-    ("size", "steps", "channels", "methods"),
-    [
-        ((32, 32), (4, 2), (256, 128), "phase lax lax"),
-        ((32, 32), (2, 2), (128, 64), "phase lax lax"),
-        ((32, 32), (3, 1), (128, 128), "lax lax lax"),
-        ((8, 8), (5, 3), (93, 14), "gemm lax lax"),
-        ((2000,), (10, 5), (64, 32), "phase lax gemm"),
-        ((3000,), (4, 2), (64, 2), "gemm lax gemm"),
-        ((32, 32), (4, 2), (1, 1), "taps taps lax"),
-    ],
-)
-def test_bfloat16_on_a_cpu_that_multiplies_it(size, steps, channels, methods):
-    assert on_cpu("onednn bfloat16", size, steps, channels, "bfloat16") == methods
-
-
-def test_little_bfloat16_by_amx():
-    assert on_cpu("onednn bfloat16 amx", (8, 8), (5, 3), (93, 14), "bfloat16") == "gemm lax gemm"
-
-
-@pytest.mark.parametrize(
-    ("groups", "channels", "kernel", "methods"),
-    [
-        (8, (16, 8), 3, "gemm lax lax"),
-        (8, (8, 8), 3, "phase lax lax"),
-        (2, (32, 8), 3, "gemm lax lax"),
-        (2, (128, 128), 4, "phase lax phase"),
-        (16, (32, 32), 4, "phase lax lax"),
-        (2, (128, 128), 2, "phase lax gemm"),
-    ],
-)
-def test_groups_on_cpu(groups, channels, kernel, methods):
-    assert on_cpu("onednn", (14, 14), (kernel, 2), channels, groups=groups) == methods
-
-
-def test_groups_of_a_volume_on_cpu():
-    assert on_cpu("onednn", (6, 6, 6), (5, 3), (8, 16), groups=16) == "phase lax lax"
-    assert on_cpu("onednn", (6, 6, 6), (5, 3), (64, 4), groups=16) == "gemm lax lax"
-
-
-def test_depthwise_of_many_groups_on_cpu():
-    p = sized("kernel", build((32, 32), (4, 4), (2, 2), (1, 1), "SAME"), groups=64, inputs=1, outputs=1)
-    assert choose("cpu", "onednn", p, "auto", METHODS).method == "taps"
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "strides", "dilations", "channels", "methods"),
-    [
-        # groups, and channels of each; output, input and kernel on GPU
-        ((32, 32), (4, 4), (2, 2), (1, 1), (1, 64, 64), "lax lax lax"),
-        ((32, 32), (3, 3), (1, 1), (1, 1), (1, 64, 1), "lax lax lax"),
-        ((9, 9), (10, 10), (3, 3), (1, 1), (1, 64, 2), "gemm lax gemm"),  # kernel larger than the input,
-        ((9, 9), (10, 4), (3, 3), (1, 1), (1, 64, 2), "lax lax lax"),  # in one dimension,
-        ((9, 9), (10, 4), (1, 1), (1, 1), (1, 64, 2), "lax lax gemm"),  # with stride 1,
-        ((4, 4), (9, 9), (1, 1), (1, 1), (1, 64, 2), "gemm gemm gemm"),  # larger than the output too
-        ((6, 6, 6), (11, 11, 11), (1, 1, 1), (1, 1, 1), (1, 4, 9), "lax gemm gemm"),
-        ((1, 1), (4, 4), (1, 1), (1, 1), (1, 100, 64), "gemm gemm gemm"),
-        ((8, 8), (3, 3), (2, 2), (2, 2), (1, 8, 8), "gemm gemm gemm"),
-        ((8, 8), (3, 3), (1, 1), (2, 2), (1, 8, 8), "lax lax gemm"),
-        ((32, 32), (4, 4), (2, 2), (1, 1), (8, 64, 64), "lax lax lax"),
-        ((32, 32), (4, 4), (2, 2), (1, 1), (9, 64, 64), "gemm lax lax"),
-        ((32, 32), (4, 4), (2, 2), (1, 1), (64, 1, 1), "taps lax lax"),
-        ((32, 32), (3, 3), (2, 2), (1, 1), (64, 1, 1), "gemm lax lax"),
-    ],
-)
-def test_the_choice_on_gpu(size, kernel, strides, dilations, channels, methods):
-    geometry = build(size, kernel, strides, dilations, "SAME")
-    problems = (sized(result, geometry, *channels) for result in ("output", "input", "kernel"))
-    assert " ".join(choose("gpu", "xla", p, "auto", METHODS).method for p in problems) == methods
-
-
-def test_integers_are_multiplied_as_matrices_on_gpu():
-    p = dataclasses.replace(sized("output"), dtype="int32")
-    assert choose("gpu", "xla", p, "auto", METHODS).method == "gemm"
+@pytest.mark.parametrize(("where", "case"), [(where, case) for where, found in CHOICES.items() for case in found])
+def test_the_choice(where, case):
+    platform, engine, dtype = where.split(", ")
+    problems = (described(case, result, dtype) for result in ("output", "input", "kernel"))
+    assert " ".join(choose(platform, engine, p, "auto", METHODS).method for p in problems) == CHOICES[where][case]
 
 
 def test_unknown_sizes_count_as_large_on_gpu():
     unknown = dataclasses.replace(GEOMETRY, input=("n",), output=("2*n",))
-    chosen = {choose("gpu", "xla", sized(result, unknown), "auto", METHODS).method for result in ("output", "kernel")}
+    chosen = {
+        choose("gpu", "xla", Problem(unknown, result, 4, 1, 64, 64, "float32"), "auto", METHODS).method
+        for result in ("output", "kernel")
+    }
     assert chosen == {"lax"}
 
 
-@pytest.mark.parametrize(
-    ("batch", "size", "steps", "channels", "groups", "methods"),
-    [
-        # output, input and kernel on TPU, as estimated
-        (4, (84, 47), (1, 6), (11, 138), 1, "gemm gemm gemm"),
-        (14, (14, 9), (1, 6), (54, 46), 1, "gemm lax lax"),
-        (4, (32, 32), (2, 2), (512, 256), 1, "pallas gemm lax"),
-        (1, (128, 128), (2, 2), (128, 64), 1, "pallas gemm gemm"),
-        (9, (32, 32), (3, 3), (1, 42), 1, "lax lax lax"),
-        (11, (17, 17), (2, 2), (74, 140), 1, "pallas lax lax"),
-        (5, (14, 14), (5, 5), (34, 36), 1, "lax gemm lax"),
-        (2, (64, 64), (9, 3), (56, 1), 1, "gemm lax phase"),
-        (1, (64, 64, 32), (3, 2), (64, 1), 1, "gemm lax phase"),
-        (5, (60, 60), (15, 3), (23, 1), 1, "gemm lax lax"),
-        (4, (500,), (1024, 256), (513, 1), 1, "phase gemm phase"),
-        (1, (32, 32), (16, 8), (21, 21), 1, "phase lax lax"),
-        (1, (32, 32), (16, 8), (1, 1), 21, "phase lax phase"),
-        (11, (84, 84), (2, 3), (52, 5), 1, "gemm lax lax"),
-        (6, (8, 8), (3, 5), (76, 47), 1, "lax lax lax"),
-        (16, (16, 16), (4, 2), (256, 128), 1, "pallas lax lax"),
-        (16, (8, 8), (4, 2), (256, 128), 1, "pallas lax lax"),
-        (1, (4, 4), (4, 2), (256, 128), 1, "lax lax lax"),
-        (16, (16, 16), (9, 2), (256, 128), 1, "lax lax lax"),
-        (16, (16, 16), (4, 2), (256, 60), 1, "lax lax lax"),
-        (4, (32, 32), (4, 2), (1, 1), 64, "lax lax lax"),
-        (8, (2048,), (4, 2), (128, 64), 1, "pallas lax lax"),
-    ],
-)
-def test_the_choice_on_tpu(batch, size, steps, channels, groups, methods):
-    kernel, stride = ((step,) * len(size) for step in steps)
-    geometry = build(size, kernel, stride, (1,) * len(size), "SAME")
-    problems = (Problem(geometry, r, batch, groups, *channels, "bfloat16") for r in ("output", "input", "kernel"))
-    assert " ".join(choose("tpu", "xla", p, "auto", METHODS).method for p in problems) == methods
-
-
-@pytest.mark.parametrize(
-    ("batch", "size", "channels", "methods"),
-    [
-        (4, (32, 32), (512, 256), "lax gemm lax"),
-        (1, (128, 128), (128, 64), "gemm gemm gemm"),
-        (1, (16, 16, 16), (128, 64), "lax gemm lax"),
-    ],
-)
-def test_the_choice_on_tpu_beyond_16_bits(batch, size, channels, methods):
-    steps = (2,) * len(size)
-    geometry = build(size, steps, steps, (1,) * len(size), "SAME")
-    problems = (Problem(geometry, r, batch, 1, *channels, "float32") for r in ("output", "input", "kernel"))
-    assert " ".join(choose("tpu", "xla", p, "auto", METHODS).method for p in problems) == methods
-
-
-def test_unknown_platforms_keep_to_the_definition():
-    for result in ("output", "input", "kernel"):
-        assert choose("*", "xla", sized(result), "auto", METHODS).method == "lax"
-
-
 def test_flops_blocks_and_filling():
-    p = sized("output", build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), groups=2, inputs=3, outputs=7)
+    p = Problem(build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), "output", 4, 2, 3, 7, "float32")
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
     assert (p.block_count, p.filling) == (2 * 2, 16 / 12)
