@@ -12,6 +12,7 @@ ANSWERS = np.load(HERE / "tensorflow.npz", allow_pickle=False)
 ROOM = {"float32": 1e-5, "float64": 1e-12, "float16": 2e-2, "bfloat16": 1e-1}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", range(len(GOLDEN)))
 def test_equals_what_tensorflow_answered(number):
     case = GOLDEN[number]

@@ -79,6 +79,7 @@ def looked_up(error):
     return f"{error} in {pathlib.Path(last.filename).name}:{last.lineno}"
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("method", ["auto", *METHODS])
 def test_no_program_calls_what_stands_in_lax_or_numpy(method, platform):
@@ -97,6 +98,7 @@ def test_no_program_calls_what_stands_in_lax_or_numpy(method, platform):
     assert not found, "\n" + "\n".join(found)
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("mode", ["eager", "jit", "disable_jit", "vmap", "vmap of both", "grad", "second", "export"])
 def test_no_transformation_calls_them(method, mode, switched):
@@ -171,6 +173,7 @@ def test_the_doubles_double():
         assert jnp.einsum("i,i->", np.ones(3, "float32"), np.ones(3, "float32")) == 3
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("doubles", [doubling, exchanged])
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])
@@ -206,6 +209,7 @@ def test_a_program_traced_before_doubles_stays_right(find, switched):
         check(BIG, program(x, w, y))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("over", ["input", "kernel", "both"])
 def test_vmap_under_doubles(over, switched):
     """Two examples; each is the case's own."""

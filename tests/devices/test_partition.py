@@ -83,6 +83,7 @@ def check(operands, f, mesh, *specs, asked=(None,) * 3, sent=sent):
     return found
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", TABLE)
 def test_what_is_sent(layout, kind):
@@ -114,6 +115,7 @@ def sent_of_images(compiled):
     return dict(collections.Counter(name for shape, name in results if np.prod([*map(int, shape.split(","))]) > 9 * 64))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", GROUPED)
 def test_what_is_sent_of_groups_with_split_outputs(layout, kind):
@@ -133,6 +135,7 @@ def test_what_is_sent_of_groups_with_split_outputs(layout, kind):
     assert found == [{}, input_grad, {}]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", ["batch", "height and width"])
 @pytest.mark.parametrize(
     "options", [dict(groups=2), *(dict(method=name) for name in METHODS if name != "pallas")], ids=str
@@ -142,6 +145,7 @@ def test_what_is_sent_of_groups_and_by_every_method(layout, options):
     assert check(*problem(**options), mesh, *TABLE[layout][:3]) == list(TABLE[layout][3:])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation", "padding"),
     [
@@ -182,6 +186,7 @@ def test_images_that_fall_into_unequal_parts(size):
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("dtype", ["bfloat16", "complex64", "int32", "float64"])
 def test_dtypes(dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -196,6 +201,7 @@ def test_dtypes(dtype):
             assert np.abs(found - wanted).max() <= (dtype == "bfloat16") * 8 * 2**-8 * np.abs(wanted).max()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("shape", [(3, 2), (2, 3), (7,)])
 def test_numbers_of_devices_that_are_no_powers_of_two(shape):
     count = int(np.prod(shape))
@@ -242,6 +248,7 @@ def test_programs_for_the_compilation_cache(tmp_path):
     assert all("all-gather" in each for each in found)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shard_map_over_one_axis_of_three(kind, stride):

@@ -50,6 +50,7 @@ def close(found, wanted):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), found, wanted)
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
@@ -71,6 +72,7 @@ def test_values_and_gradients_with_sharded_operands(layout, groups, kind, shape)
                     assert tuple(jax.typeof(found[0]).sharding.spec) == spec
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
 def test_rows_keep_an_axis_that_the_filter_has_too(data_format, groups):
@@ -99,6 +101,7 @@ def test_lax_itself_refuses_what_works_here():
             jax.lax.conv_transpose(x, w, (2, 2), "SAME", transpose_kernel=True)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("kinds", "groups"), [("AA", 1), ("EE", 1), ("AE", 1), ("EE", 2)])
 @pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
 def test_split_images(kinds, shape, groups):
@@ -122,6 +125,7 @@ def test_split_images(kinds, shape, groups):
         close(gradients(f)(xs, ws), wanted[1:])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kernel", "stride", "method"), [(2, 1, "auto"), (3, 1, "auto"), (3, 2, "phase"), (4, 2, "phase"), (4, 2, "gemm")]
 )
@@ -145,6 +149,7 @@ def test_export_of_a_partitioned_gradient():
     close(jax.jit(jax.export.deserialize(exported.serialize()).call)(xs, ws), gradients(f)(x, w))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("operands", [(P("a"), P()), (P("a"), P("b")), (P(), P())])
 def test_vmap_over_sharded_operands(operands):
     x, w, f = problem()
@@ -161,6 +166,7 @@ def test_vmap_over_sharded_operands(operands):
 # Manual axes
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("wrap", [jax.jit, lambda f: f], ids=["jit", "eager"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
@@ -174,6 +180,7 @@ def test_shard_map_over_the_batch_with_a_replicated_kernel(wrap, groups, kind):
         close((wrap(mapped)(x, w), *wrap(gradients(mapped))(x, w)), wanted)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("axes", [(None, None), (0, None), (None, 0), (0, 0)], ids=str)
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])

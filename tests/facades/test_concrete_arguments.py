@@ -273,6 +273,7 @@ def test_under_other_transformations(row, mode):
         assert program(lambda: result(row, argument, given), mode) == wanted, argument  # noqa: B023
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("row", NUMBERS)
 def test_run_as_python_s_own(row, jit):

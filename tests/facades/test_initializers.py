@@ -57,6 +57,7 @@ def test_pytorchs_layout_and_interpolation(method, reach, stride):
     np.testing.assert_allclose(found[inside].numpy(), wanted[inside].numpy(), atol=1e-5)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("layout", ["tf", "torch", "flax", "equinox", "haiku"])
 @pytest.mark.parametrize("make", [initializers.bilinear, initializers.bicubic, initializers.icnr])
 def test_layouts(make, layout):
@@ -66,6 +67,7 @@ def test_layouts(make, layout):
     np.testing.assert_array_equal(convert.kernel(found, layout, "tf", 2), kernel)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("stride", "blocks", "rank", "groups"), [(2, 1, 2, 1), (2, 3, 1, 2), (3, 2, 2, 2), (1, 2, 1, 1)]
 )
@@ -163,6 +165,7 @@ def test_refusals(name):
         call()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("init", "shape"),
     [(initializers.bilinear(2), (4, 4, 2, 2)), (initializers.bicubic(2), (8, 8, 2, 2)),

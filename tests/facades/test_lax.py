@@ -146,6 +146,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("call", TABLE, ids=repr)
 def test_equals_lax(call):
     check(call)
@@ -202,6 +203,7 @@ def test_random_calls_equal_lax(call, method):
         jdeconv.lax.conv_transpose(*call.arrays(np.float32), **call.arguments, method=method)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("rhs_spec", ["HWIO", "OHIW"])
 @pytest.mark.parametrize("transpose_kernel", [False, True])
 @pytest.mark.parametrize("groups", [2, 3, 6])
@@ -230,6 +232,7 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 FLOATS = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
 @pytest.mark.parametrize("preferred", [None, "int32", "uint32", "int64", *FLOATS, "bool"])
 def test_dtypes(dtype, preferred):

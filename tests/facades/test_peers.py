@@ -41,6 +41,7 @@ def test_values_and_gradients(name, dtype):
     case.check(case.run(function=FUNCTIONS[name]))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_eager_vmap_and_hessian(name):
     f, (x, w, _) = FUNCTIONS[name], CASE.arrays()

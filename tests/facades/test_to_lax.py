@@ -271,6 +271,7 @@ def test_no_operator_is_left(place):
         close(replaced(X, W), wanted)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("place", [place for place in PLACES if place not in NOT_DIFFERENTIABLE])
 def test_no_operator_is_left_in_derivatives_taken_outside(place):
     function = summed(PLACES[place])
@@ -286,6 +287,7 @@ def test_no_operator_is_left_in_derivatives_taken_outside(place):
 FORWARD = [place for place in PLACES if "custom_vjp" not in place]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("place", FORWARD)
 def test_no_operator_is_left_in_forward_derivatives(place):
     function = PLACES[place]
