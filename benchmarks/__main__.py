@@ -1,8 +1,8 @@
 """`python -m benchmarks`: jdeconv against its peers, in one run, on the same work.
 
-Every result is compared with lax's before anything is timed; a wrong one is reported, not timed, and the exit status
-is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks all is measured, slow lax included,
-which takes more than an hour. All peers use the processors that this process may run on: choose them with taskset.
+Every result is compared with lax's before anything is timed. A wrong result is reported and not timed, and the exit
+status is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks everything is measured, slow
+lax included, in more than an hour. All peers use the processors that this process may run on: choose them with taskset.
 
 `--device gpu` and `--device tpu` first check every method, kernels included, against the definition in float64. The
 report is results.md and results.json.

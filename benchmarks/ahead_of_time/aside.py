@@ -31,7 +31,7 @@ class Aside:
         self._connection: Connection | None = None
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What it returns. Raises Stopped, be it for an exception of the function's."""
+        """What the function returns. Raises Stopped where there is no answer, also when the function raises."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")  # a fork of a process with JAX's threads may hang
             self._connection, theirs = context.Pipe()

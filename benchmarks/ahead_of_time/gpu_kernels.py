@@ -3,8 +3,8 @@
 Each pass of each case is compiled ahead of time for an NVIDIA H100. A pass is right where it calls the kernel that is
 made for it (forward: cuDNN's convBackwardInput, or phases by convForward; input gradient: convForward; kernel gradient:
 convBackwardFilter), matrix products or one elementwise loop, and computes no more than the definition does. Work is
-counted from the calls' shapes and windows, zeros included. Products may take 15 % more, since XLA fills up sums that
-are not as long as whole tiles. Nothing is run: this tells no speed.
+counted from the calls' shapes and windows, zeros included. Products may take 15 % more, since XLA pads sums to whole
+tiles. Nothing is run: this tells no speed.
 """
 
 import argparse
@@ -80,7 +80,7 @@ class Row:
 
     @property
     def shown(self) -> str:
-        # What is elementwise is one loop, however many multiplications it has.
+        # An elementwise computation is one loop, however many multiplications it has.
         counted = ((kernel, 1 if kernel == "elementwise" else count) for kernel, count in self.kernels.items())
         named = (f"{count} {kernel}" if count > 1 else kernel for kernel, count in counted)
         return f"{' + '.join(named)}, {self.work:.2f}" + ("" if self.right else " (wrong)")
@@ -111,7 +111,7 @@ def row(peer: str, function: Operation, case: Case, dtype: str, pass_: str) -> R
 
 
 def rows(case: Case, dtype: str, pass_: str) -> list[Row]:
-    """jdeconv's, and lax's beside it."""
+    """jdeconv's rows, and lax's beside them."""
     return [row(peer, of(case), case, dtype, pass_) for peer, of in (("jdeconv", _jdeconv), ("lax", of_lax))]
 
 

@@ -46,7 +46,7 @@ def _computations(text: str) -> Iterator[list[Instruction]]:
             shapes, instructions = {}, []
         elif found := _INSTRUCTION.match(line):
             root, name, result, opcode, operands, attributes = found.groups()
-            # Of a tuple the first: the others are a kernel's scratch space.
+            # The first of a tuple: the others are a kernel's scratch space.
             dtype, sizes = _ARRAY.findall(result)[0] if _ARRAY.search(result) else ("", "")
             shapes[name] = tuple(map(int, sizes.split(","))) if sizes else ()
             known = tuple(shapes[operand] for operand in re.findall(r"%[^\s,)]+", operands) if operand in shapes)
@@ -73,7 +73,7 @@ def _call(instruction: Instruction, most: float) -> Call | None:
 
 
 def _convolution(kernel: str, instruction: Instruction) -> Call:
-    """All three kernels are of a forward convolution: its output's elements, times taps and input channels."""
+    """The forward convolution that the kernel belongs to: its output's elements, times taps and input channels."""
     first, second = instruction.operands[:2]
     filter, output = {"convBackwardInput": (second, first), "convBackwardFilter": (instruction.shape, second)}.get(
         kernel, (second, instruction.shape)

@@ -1,8 +1,8 @@
 """Issue cycles of a Pallas kernel: the bundles of its schedule, times the trips of the loops that they are in.
 
-The TPU's compiler gives no estimate for such a kernel, but it writes down the schedule, one instruction bundle a line
-and a cycle each. Waiting for memory is not in it. What XLA keeps in VMEM is copied by loops of the kernel's; where the
-last block is smaller, their trips are known when it runs, and counted here as for a whole block.
+The TPU's compiler gives no estimate for such a kernel, but it writes down the schedule: one instruction bundle a line,
+and a cycle each. Waiting for memory is not counted. The kernel's loops copy what XLA keeps in VMEM. Where the last
+block is smaller, their trips are known only at run time, so they are counted as for a whole block.
 """
 
 import math
@@ -29,7 +29,7 @@ FILL_AND_DRAIN = 2
 
 
 def issue_cycles(schedule: str) -> int:
-    """Of the text of a schedule.
+    """The issue cycles in the text of a schedule.
 
     >>> issue_cycles('''
     ...    0x1   :  { %1 = nop }

@@ -21,7 +21,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
 class Cycles(NamedTuple):
-    """Of one program."""
+    """One program's cycles."""
 
     priced: int  # by the compiler
     charged: int  # for movement, on top of that
@@ -66,7 +66,7 @@ def _cost(operation: str, read: int, written: int, chip: str, estimate: int) -> 
 
 
 def tiled_bytes(type_: str) -> int:
-    """Of all arrays in an HLO type, filled up to whole tiles.
+    """The bytes of all arrays in an HLO type, padded to whole tiles.
 
     >>> tiled_bytes("bf16[3,5,100]{2,1,0:T(8,128)(2,1)}") == 3 * 8 * 128 * 2
     True

@@ -2,9 +2,9 @@
 
 Nothing runs: programs are compiled ahead of time, with no TPU, by `pip install 'jdeconv[tpu-aot]'`. An estimate is no
 time: it ranks ways to compute the same thing on one chip. Movement that the compiler leaves unpriced is charged alike
-for both. Groups, which lax.conv_transpose has not, are the convolution that it would call. Nothing is estimated in a
-Pallas kernel: `auto` is here what it takes without that, and `tpu-pallas` counts the kernel. A program that the
-compiler aborts on or takes too long for, as it does for some of lax's own, is listed and left out.
+for both. lax.conv_transpose has no groups: there lax is the convolution that it would call. The compiler estimates
+nothing in a Pallas kernel, so `auto` is here what it takes without that kernel, and `tpu-pallas` counts the kernel. A
+program on which the compiler aborts or takes too long (some of lax's own) is listed and left out.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LIMIT = 1.02
 
 
 class Estimate(NamedTuple):
-    """One program's, or why there is none."""
+    """One program's estimate, or why there is none."""
 
     case: str
     method: str
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 def estimates(
     case: Case, methods: Iterable[str], dtype: str, topology: str, compiled: Callable[..., str]
 ) -> Iterator[Estimate]:
-    """Each result by each method, and the sums of those that have all three; `compiled` gives a program's text."""
+    """Each result by each method, and the sum where all three are there; `compiled` gives a program's text."""
     lax: dict[str, Cycles] = {}
     for method in methods:
         found: list[Cycles] = []

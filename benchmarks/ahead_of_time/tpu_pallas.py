@@ -2,8 +2,8 @@
 
 Nothing runs. For the kernel: the bundles of its schedule times their trips, a cycle each, and what the compiler
 estimates for the rest of its program. For lax and for what `auto` would take without the kernel: estimated cycles.
-Neither counts waiting for memory, of which the bytes tell: what the kernel copies from and to HBM, and what the phase
-formulation's program accesses, over the bytes of input, filter and output.
+Neither counts waiting for memory; the bytes tell of it. They are what the kernel copies from and to HBM, and what the
+phase formulation's program accesses, over the bytes of input, filter and output.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def refusal(case: Case, dtype: str) -> str | None:
-    """Why there is no kernel for it."""
+    """Why there is no kernel for the case."""
     problem = tpu_program.problem_of(case, "output", dtype)
     if reason := METHODS[PALLAS].supports(problem):
         return reason

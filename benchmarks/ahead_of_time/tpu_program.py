@@ -45,7 +45,7 @@ def parser(command: str, description: str | None, sweep: str) -> argparse.Argume
 
 @functools.cache
 def topology(name: str) -> jax.sharding.SingleDeviceSharding:
-    """One device of it. ModuleNotFoundError where there is no compiler for it."""
+    """One device of the chip. Raises ModuleNotFoundError where there is no compiler for it."""
     # libtpu would look for its own machine otherwise, and let only one process use it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
@@ -64,7 +64,7 @@ def problem_of(case: Case, result: str, dtype: str) -> Problem:
 
 
 def without_kernel(problem: Problem) -> str:
-    """What `auto` takes on a TPU but for the Pallas kernel, in which the compiler estimates nothing."""
+    """What `auto` takes on a TPU, the Pallas kernel aside, in which the compiler estimates nothing."""
     others = {name: method for name, method in METHODS.items() if name != "pallas"}
     return planning.choose("tpu", "xla", problem, planning.AUTO, others | {"pallas": _Nothing()}).method
 
@@ -77,7 +77,7 @@ class _Nothing:
 def as_lax(case: Case, result: str, dtype: str) -> bool:
     """Whether jdeconv's choice is lax's own program, but for reversals and reshapes that the compiler cancels.
 
-    Where a size is 1 it may cancel other ones; there, and for groups, both are compiled.
+    Where a size is 1 the compiler may cancel others too; there, and for groups, both are compiled.
     """
     problem = problem_of(case, result, dtype)
     own = without_kernel(problem) == "lax" and case.groups == 1
@@ -114,7 +114,7 @@ def operations(method: str, problem: Problem) -> int:
 
 
 def compiled(case: Case, method: str, result: str, dtype: str, chip: str) -> str:
-    """The text of that program."""
+    """The text of the compiled program."""
     text = program(case, method, result, dtype, chip).as_text()
     assert text is not None
     return text

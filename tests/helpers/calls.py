@@ -23,7 +23,7 @@ PADDINGS = st.one_of(
 
 @st.composite
 def calls(draw):
-    """The arguments of one, which TensorFlow's own CPU kernels judge."""
+    """The arguments of one call, which TensorFlow's own CPU kernels judge."""
     strides = draw(st.one_of(st.integers(1, 3), STEPS))
     padding = draw(st.one_of(st.sampled_from(["SAME", "VALID"]), PADDINGS))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))

@@ -118,32 +118,32 @@ class Case:
             return [self.from_format(out), self.from_format(x_bar), np.asarray(w_bar)]
 
     def expected(self, magnitudes=False):
-        """The oracle's y and gradients; of the operands' absolute values for the error bound."""
+        """The oracle's y and gradients; for the error bound, from the operands' absolute values."""
         x, w, y = (np.abs(array) for array in self.arrays()) if magnitudes else self.arrays()
         three = oracle.transpose_conv(self, x, w), oracle.input_grad(self, w, y), oracle.kernel_grad(self, x, y)
         return three[:1] if self.dtype == "int32" else three
 
     @property
     def terms(self):
-        """How many make up an element of y and of the gradients of x and w, at most."""
+        """The most terms that an element of y, of the gradient of x and of the gradient of w is the sum of."""
         taps, n = int(np.prod(self.kernel)), self.batch * int(np.prod(self.in_sizes))
         return taps * self.group_inputs, taps * self.group_outputs, n
 
     def check(self, found):
-        """All that `run` returns, each within the rounding error of its own sum; see `check_one`."""
+        """Each result of `run` is within the rounding error of its own sum; see `check_one`."""
         expected = self.expected()
         bounds, counts = self.expected(magnitudes=True), self.terms[: len(expected)]
         for got, want, bound, count in zip(found, expected, bounds, counts, strict=True):
             self.check_one(got, want, bound, count + 1)
 
     def check_output(self, y):
-        """y alone."""
+        """The same for y alone."""
         self.check_one(y, self.expected()[0], self.expected(magnitudes=True)[0], self.terms[0] + 1)
 
     def check_one(self, got, want, bound, roundings, narrow_sums=False):
-        """That many roundings of a sum whose terms' magnitudes add up to `bound`.
+        """At most so many roundings of a sum whose terms' magnitudes add up to `bound`.
 
-        Of 16-bit floats, sums are made in float32 and the result is rounded, unless `narrow_sums`.
+        16-bit floats are summed in float32 and the result is rounded, unless `narrow_sums`.
         """
         assert got.shape == want.shape, self
         info = None if self.dtype == "int32" else jax.numpy.finfo(self.dtype)
@@ -167,7 +167,7 @@ def refuses(method, case):
 
 
 def legal_sizes(in_size, kernel, stride, dilation, padding):
-    """By trying: every output size that the strided convolution maps to `in_size`."""
+    """Every output size that the strided convolution maps to `in_size`, found by trying."""
     most = in_size * stride + oracle.window_span(kernel, dilation) + stride
     return [out for out in range(most) if oracle.strided_size(out, kernel, stride, dilation, padding) == in_size]
 

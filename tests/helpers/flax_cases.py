@@ -62,7 +62,7 @@ def layers(draw):
 
 
 def tolerance(dtype):
-    """Float32 sums of at most 200 products of order 1; in bfloat16 each side is rounded twice, by 2**-8 of parts of
-    order 1 that a circular output adds up and a bias joins.
+    """Room for float32 sums of at most 200 products of order 1. In bfloat16 each side is rounded twice, by 2**-8 of
+    parts of order 1, which a circular output adds up and to which a bias is added.
     """
     return dict(rtol=1e-4, atol=1e-4) if dtype == np.float32 else dict(rtol=4 * 2.0**-8, atol=4 * 2.0**-8)

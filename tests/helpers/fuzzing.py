@@ -79,7 +79,7 @@ def rematerialised(f, others, case, numbers):
 
 
 def scanned(f, others, case, numbers):
-    """One of two steps."""
+    """The first of two steps of a scan."""
     place = numbers[0] % 2
 
     def one(x, w):
@@ -90,13 +90,13 @@ def scanned(f, others, case, numbers):
 
 
 def axes_of(numbers, ndim):
-    """Along which x and w are mapped, over both or one, and y."""
+    """The axes along which x, w and y are mapped, over both operands or one."""
     x, w, y = (number % (2 * ndim) - ndim for number in numbers[1:4])
     return [(x, w), (x, None), (None, w)][numbers[0] % 3], y
 
 
 def mapped(f, others, case, numbers):
-    """One of two examples."""
+    """The first of two mapped examples."""
     axes, out = axes_of(numbers, case.rank + 3)
     place = numbers[4] % 2
 
@@ -129,7 +129,7 @@ def is_symbolic(case, numbers):
 
 
 def symbolic_sizes(case, numbers):
-    """Of the input, in the case's layout; None where all are known."""
+    """The input's symbolic sizes, in the case's layout; None where all sizes are known."""
     kind = is_symbolic(case, numbers)
     if kind is None:
         return None
@@ -160,13 +160,13 @@ WRAPS = {function.__name__: function for function in (jitted, rematerialised, sc
 
 
 def in_arrays(value):
-    """Concrete ones of JAX, but for pairs, of which TensorFlow takes a list."""
+    """Numbers as concrete JAX arrays, except pairs, which TensorFlow takes as a list."""
     nested = isinstance(value, (list, tuple)) and isinstance(value[0], (list, tuple))
     return [*map(in_arrays, value)] if nested else value if isinstance(value, str) else jnp.asarray(value)
 
 
 def in_entries(value):
-    """Tuples of one concrete array each."""
+    """Numbers as tuples of concrete arrays, one for each entry."""
     return [*map(in_entries, value)] if isinstance(value, (list, tuple)) else in_arrays(value)
 
 
@@ -174,7 +174,7 @@ NUMBERS = {"Python": lambda value: value, "arrays": in_arrays, "entries": in_ent
 
 
 def spelt(case, numbers, sized_by_input, **options):
-    """TensorFlow's function, its numbers given in one of these forms; output sizes as what they are of the input's."""
+    """TensorFlow's function, its numbers given in one of these forms; symbolic output sizes in terms of the input's."""
     given = {name: NUMBERS[numbers](v) if name != "data_format" else v for name, v in case.arguments.items()} | options
     if not sized_by_input:
         return functools.partial(FUNCTIONS[case.rank], **given)
@@ -272,7 +272,7 @@ DERIVATIVES = {
 
 
 def solved(case, operands, result, a, b):
-    """The oracle's; an operand may itself be a solution. Also how many roundings it is off at most."""
+    """The oracle's solution, and how many roundings it is off at most; an operand may itself be a solution."""
     solve = {"y": oracle.transpose_conv, "x": oracle.input_grad, "w": oracle.kernel_grad}[result]
     roundings = case.terms["yxw".index(result)] + 1
     arrays = []

@@ -24,7 +24,7 @@ compiles = pytest.mark.skipif(ABSENCE is not None, reason=str(ABSENCE))
 
 
 def on_h100():
-    """In this, JAX lowers for an H100. Before 0.11 it does so wherever no GPU is."""
+    """A context in which JAX lowers for an H100. JAX before 0.11 does so wherever there is no GPU."""
     if jax.__version_info__ < (0, 11):
         return contextlib.nullcontext()
     device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")

@@ -23,11 +23,11 @@ PALLAS = [pathlib.PurePath(jax.__file__).parent / "_src" / part for part in ("pa
 
 
 class Intercepted(BaseException):
-    """Of a call that should have gone to JAX's own function; no `except Exception` hides it."""
+    """Raised by a call that should have gone to JAX's own function; no `except Exception` hides it."""
 
 
 def functions(module):
-    """The public ones, by name; classes, such as dtypes and named tuples, and constants are none."""
+    """The public functions by name, without classes (dtypes, named tuples) and constants."""
     found = {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
     return {name: f for name, f in found.items() if callable(f) and not isinstance(f, type)}
 
@@ -54,7 +54,7 @@ def doubling():
 
 
 def raising():
-    """No public function of either module can be called, but by JAX's own Pallas, which does so."""
+    """No public function of either module can be called, except by JAX's own Pallas, which does so."""
 
     def refuse(name, function):
         def call(*arguments, **options):

@@ -86,7 +86,7 @@ def pads_of(case):
 
 
 def torch_run(torch, case):
-    """The same from PyTorch; None where it can't be asked, as it pads both ends alike and bounds output_padding."""
+    """The same from PyTorch; None where PyTorch can't be asked: it pads both ends alike and bounds output_padding."""
     pads = pads_of(case)
     extra = [low - high for low, high in pads]
     limits = [max(steps) for steps in zip(case.strides, case.dilations, strict=True)]

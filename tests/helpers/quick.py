@@ -1,4 +1,4 @@
-"""Tests of many small programs compile longer than they run: LLVM's optimisations are left out."""
+"""Many small programs take longer to compile than to run: they are compiled without LLVM's optimisations."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ def jit(f):
 
 
 def with_gradients(f, *operands):
-    """f's result and its gradients in the operands, for a cotangent that functions of like results are given alike."""
+    """f's result and its gradients in the operands; the cotangent depends on the result's shape and dtype alone."""
     y, pull = jax.vjp(f, *operands)
     cotangent = jnp.cos(jnp.arange(y.size, dtype=y.real.dtype)).reshape(y.shape).astype(y.dtype)
     return (y, *pull(cotangent))

@@ -1,7 +1,7 @@
 """Every public function but TensorFlow's rows (tensorflow.py): what is refused, argument by argument.
 
-A row changes the good call. The messages stand in public.txt, in the same order. `Traced` is an argument that
-is not known when the function is traced; the others are as they stand.
+A row changes the good call. The messages stand in public.txt, in the same order. A `Traced` argument is not known when
+the function is traced.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Every kind of call that is refused: FACTS of TensorFlow, tried call by call, and what only JAX can be given.
+"""Every kind of call that is refused: what TensorFlow refuses, tried call by call, and what only JAX can be given.
 
 A row changes the good call `conv2d_transpose(x, w, (2, 10, 14, 6), strides=2)`, x (2, 5, 7, 4), w (3, 3, 6, 4). `tf`
 says whether TensorFlow refuses it too (the live oracle asks): not where the argument is jdeconv's own, nor where
