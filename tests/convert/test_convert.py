@@ -88,7 +88,7 @@ def haiku_layer(x, w, stride, groups):
 
 
 def grouped_lax(order):
-    """What the layouts of layers that have no groups mean for more than one."""
+    """A grouped convolution by lax, for layouts of layers that have no groups."""
 
     def run(x, w, stride, groups):
         rank = x.ndim - 2
@@ -126,7 +126,7 @@ def problems(draw):
 
 
 def definition(x, w, stride, groups):
-    """float64, from PyTorch's layout by loops over positions and taps, all that taps reach."""
+    """In float64, from PyTorch's layout, by loops over positions and taps: everything that taps reach."""
     n, *sizes, channels = x.shape
     _, o, *kernel = w.shape
     y = np.zeros((n, *((size - 1) * stride + k for size, k in zip(sizes, kernel, strict=True)), groups, o))

@@ -33,7 +33,7 @@ def newer():
 
 
 def without_names():
-    """Every initialiser renamed, as optimisers of graphs do; layers are called by the nodes' scopes."""
+    """The model with every initialiser renamed, as graph optimisers do; layers are called by the nodes' scopes."""
     model = newer()
     names = {tensor.name: f"val_{1000 + n}" for n, tensor in enumerate(model.graph.initializer)}
     for tensor in model.graph.initializer:

@@ -25,7 +25,7 @@ def moved(w, name, shape, source="torch", target="flax", **options):
 
 
 def as_convolution(w):
-    """From PyTorch to Flax."""
+    """The state converted from PyTorch to Flax."""
     return np.moveaxis(w, (0, 1), (-1, -2))
 
 
@@ -71,7 +71,7 @@ def test_no_question_where_both_readings_give_the_same(name, source, target, sha
 
 
 def test_the_question_proposes_the_answer():
-    """By names for what is asked, and by shapes for the rest: the list is complete."""
+    """By names for the layer in question, by shapes for the rest: the proposed list is complete."""
     tree = {"net": {name: {"weight": drawn(4, 4, 3, 3)} for name in ("up_deconv", "mid")}}
     tree["net"]["out"] = {"weight": drawn(4, 1, 3, 3)}
     like = {name: {"kernel": np.zeros((3, 3, 4, 4))} for name in ("up_deconv", "mid")}

@@ -56,7 +56,7 @@ class Draw:
 
     @property
     def symbolic(self):
-        """What of the input's sizes the function knows only as sums of variables."""
+        """Which of the input's sizes the function knows only as sums of variables."""
         return next((is_symbolic(self.case, drawn) for name, drawn in self.wraps if name == "exported"), None)
 
     @property
@@ -143,7 +143,7 @@ def function_of(drawn):
 
 
 def operands_of(drawn):
-    """Of the sum and of its derivatives, channels last."""
+    """The operands of the sum and of its derivatives, channels last."""
     x, w, _ = drawn.case.arrays()
     first, second = (dataclasses.replace(drawn.asked, seed=drawn.case.seed + more) for more in (100, 200))
     return {"x": x, "w": w, "y": first.arrays()[2], "dx": first.arrays()[0], "dw": second.arrays()[1]}
@@ -197,7 +197,7 @@ def check_value(drawn):
 
 
 def check_tensorflow(drawn):
-    """What TensorFlow accepts is legal, and nothing else."""
+    """TensorFlow accepts what is legal, and nothing else."""
     case = drawn.asked
     compiled = case.groups > 1 or max(case.dilations) > 1 or case.channels_first
     sizes = (case.batch, *case.in_sizes, *case.out_sizes, case.group_inputs, case.group_outputs)
@@ -217,7 +217,9 @@ def check_tensorflow(drawn):
 
 
 def may_be_refused(drawn, error):
-    """Legal as it is: sizes that can't be compared, a method that can't do one result, what lax can't do either."""
+    """What may be refused although it is legal: sizes that can't be compared, a method that can't do one result,
+    what lax can't do.
+    """
     if drawn.spelling == "patched" and drawn.symbolic == "sums":
         return bool(peers.refuses(lambda: check_value(dataclasses.replace(drawn, spelling="lax's"))))
     undecided = drawn.symbolic == "sums" and "it can't be told whether" in str(error)

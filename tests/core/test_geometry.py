@@ -79,7 +79,7 @@ def test_output_sizes_refuses(name):
 
 @pytest.mark.parametrize("function", [jdeconv.output_sizes, jdeconv.overlap])
 def test_type_checkers_let_numpys_integers_pass(function):
-    """As the functions do: they take what is an index, whose type no checker takes for int."""
+    """The functions take any index; type checkers take no NumPy integer for an int."""
     assert jdeconv.output_sizes(np.int64(5), np.int32(3), np.uint8(2)) == jdeconv.output_sizes(5, 3, 2)
     for name, kind in typing.get_type_hints(function).items():
         if name.endswith(("_size", "strides", "dilations")):

@@ -48,7 +48,7 @@ BIG = Case(2, (16, 16), (4, 4), (2, 2), (1, 1), "SAME", (32, 32), 1, 64, 3)
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    """What an earlier test compiled is not used here, nor what is compiled here by a later one."""
+    """Programs compiled by an earlier test are not used here, nor these by a later one."""
     jax.clear_caches()
     yield
     jax.clear_caches()
@@ -64,7 +64,7 @@ def switched(request):
 
 
 def equation(case, result):
-    """A solution for `result`, of the operands that it takes."""
+    """The operator solved for `result`, as a function of its two operands."""
     named = dict(zip(("input", "kernel", "output"), case.arrays(), strict=True))
     del named[result]
     given = {role: v.reshape(*v.shape[:-1], case.groups, v.shape[-1] // case.groups) for role, v in named.items()}
@@ -83,7 +83,7 @@ def looked_up(error):
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("method", ["auto", *METHODS])
 def test_no_program_calls_what_stands_in_lax_or_numpy(method, platform):
-    """Traced and lowered, for every platform; what does so is listed."""
+    """The call is traced and lowered for every platform; what is called all the same is listed."""
     found = []
     for name, case in CASES.items():
         for result in ("output", "input", "kernel"):
@@ -125,7 +125,7 @@ def test_no_transformation_calls_them(method, mode, switched):
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 @pytest.mark.parametrize("spec", [jax.P("a"), jax.P(None, "a"), jax.P(None, None, None, "a")], ids=str)
 def test_no_program_of_many_devices_calls_them(spec, kind):
-    """Value and gradients, of an input whose batch, rows or channels are split over two devices."""
+    """Value and gradients of an input whose batch, rows or channels are split over two devices."""
     case = CASES["4x4, stride 2"]
     x, w, y = case.arrays()
     with jax.set_mesh(jax.make_mesh((2,), ("a",), (getattr(jax.sharding.AxisType, kind),))):
@@ -150,7 +150,7 @@ def test_the_probe_of_onednn_calls_none():
 
 
 def check(case, found):
-    """Values, and both gradients where they are found."""
+    """Checks the value, and both gradients where they are there."""
     for got, want, bound, terms in zip(
         found, case.expected(), case.expected(magnitudes=True), case.terms, strict=False
     ):
@@ -212,7 +212,7 @@ def test_a_program_traced_before_doubles_stays_right(find, switched):
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("over", ["input", "kernel", "both"])
 def test_vmap_under_doubles(over, switched):
-    """Two examples; each is the case's own."""
+    """The result of each of two examples is the case's own."""
     x, w, y = BIG.arrays()
     axes = {"input": (0, None, 0), "kernel": (None, 0, 0), "both": (0, 0, 0)}[over]
     stacks = [v if axis is None else np.stack([v, v]) for v, axis in zip((x, w, y), axes, strict=True)]
@@ -256,7 +256,7 @@ def of_lax(x, w):
 
 
 def patched(x, w):
-    """Entered last, so that a call of lax's comes here first."""
+    """Entered last, so that a call of lax comes to the patch first."""
     with jdeconv.patch():
         return lax.conv_transpose(x, w, (2, 2), "SAME", transpose_kernel=True)
 

@@ -22,7 +22,7 @@ PRIVATE = re.compile(
 
 
 def names_in(tree):
-    """What is imported, and every dotted name and attribute."""
+    """All imported names, and every dotted name and attribute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -33,7 +33,7 @@ def names_in(tree):
 
 
 def test_the_private_api_is_in_one_file():
-    """But for attributes of a context or type that `_jax_compat` has handed on."""
+    """Attributes of a context or type that `_jax_compat` has handed on may be used elsewhere."""
     users = {
         path.name
         for path in PACKAGE.rglob("*.py")
@@ -107,7 +107,7 @@ def test_an_unknown_context_is_never_taken_for_one_device(lacking):
 
 
 def test_source_lines_are_the_users():
-    """In jaxprs, and so in compiled programs, profiles and JAX's own errors."""
+    """Jaxprs, and so compiled programs, profiles and JAX's own errors, name the user's line."""
     x, w = np.ones((1, 2, 1), np.float32), np.ones((2, 1, 1), np.float32)
     jaxpr = jax.make_jaxpr(lambda x, w: jdeconv.conv1d_transpose(x, w, None, 2))(x, w)
     lines = jaxpr.pretty_print(source_info=True, use_color=False).splitlines()

@@ -37,7 +37,7 @@ def loss(x, w):
 
 
 def grown(call):
-    """What there is more of after many calls: arrays, compiled programs, jaxprs, objects that Python tracks."""
+    """What many calls leave behind: arrays, compiled programs, jaxprs, objects that Python tracks."""
 
     def counts():
         gc.collect()
@@ -80,7 +80,7 @@ def test_what_is_kept_for_each_shape_is_let_go():
 
 
 def modules():
-    """All of jdeconv that can be imported here: a framework may be missing."""
+    """All modules of jdeconv that can be imported here: a framework may be missing."""
     for found in pkgutil.walk_packages(jdeconv.__path__, "jdeconv."):
         try:
             yield importlib.import_module(found.name)
@@ -90,7 +90,7 @@ def modules():
 
 
 def remembering(module):
-    """What a module has, itself or in its classes, of functions that keep results, with their names."""
+    """The functions that keep results, of a module and of its classes, by name."""
     classes = [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
     for owner in (module, *classes):
         for name, value in vars(owner).items():
@@ -100,7 +100,7 @@ def remembering(module):
 
 
 def unbounded(module):
-    """Names of functions that may keep any number of results: without a bound, and with arguments."""
+    """The names of functions that may keep any number of results: they have arguments and no bound."""
     for name, function in remembering(module):
         if function.cache_parameters()["maxsize"] is None and inspect.signature(function).parameters:
             yield name
@@ -126,7 +126,7 @@ once = functools.cache(lambda: 0)
 
 
 def test_every_cache_is_bounded():
-    """No memory of our own: functions that remember have no argument or a bound, and no module's container grows."""
+    """A function that keeps results has no argument or a bound, and no module's container grows."""
     everything = list(modules())
 
     def containers():
@@ -213,7 +213,7 @@ def onednn_as_it_was():
 
 @pytest.mark.usefixtures("onednn_as_it_was")
 def test_threads():
-    """Eight of them trace, compile, run and differentiate at once, patched or not, while oneDNN goes on and off."""
+    """Eight threads trace, compile, run and differentiate at once, patched or not, while oneDNN goes on and off."""
     threads, rounds = 8, 6
     sizes = [(size, channels) for size in (3, 4, 5) for channels in (2, 8)]
     reference = jax.value_and_grad(lambda x, w: (lax_upsampled(x, w) ** 2).sum(), (0, 1))

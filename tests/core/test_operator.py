@@ -158,7 +158,7 @@ class Variants(chex.TestCase):
 
 @pytest.fixture
 def lowered(monkeypatch):
-    """The operand shapes of every computation traced from now on."""
+    """The operand shapes of every computation that is traced from now on."""
     shapes, compute = [], primitive._compute
 
     def spy(platform, onednn, a, b, **parameters):
@@ -341,7 +341,7 @@ def test_precision_is_read_when_called_not_when_compiled():
 @pytest.mark.parametrize("default", [None, "cpu", jax.devices("cpu")[0]], ids=["none", "name", "device"])
 @pytest.mark.parametrize(("committed", "wanted"), [(False, "cpu"), (True, "gpu")])
 def test_eager_calls_are_planned_for_where_jit_runs_them(committed, wanted, default, monkeypatch):
-    """What lies on a GPU without being committed to it, jit moves to the default device."""
+    """jit moves an operand that lies on a GPU without being committed to it to the default device."""
     device = collections.namedtuple("Device", "platform")("gpu")
     operand = types.SimpleNamespace(committed=committed, devices=lambda: {device})
     monkeypatch.setattr(primitive, "_compiled", lambda platform, onednn, *_, **__: (platform, onednn))

@@ -105,7 +105,7 @@ def test_tensorflow_agrees_on_what_is_refused(call):
 @settings(max_examples=max(settings.default.max_examples // 4, 1))
 @given(case=cases(dtypes=("float32",), ranks=(2,)), offset=st.tuples(st.integers(-2, 2), st.integers(-2, 2)))
 def test_tensorflow_agrees_on_grouped_and_dilated_sizes(case, offset):
-    """XLA-compiled, where the CPU kernels can't judge."""
+    """Compiled by XLA, since the CPU kernels can't judge these."""
     outs = tuple(max(n + k, 1) for n, k in zip(case.out_sizes, offset, strict=True))
     case = dataclasses.replace(case, out_sizes=outs, groups=max(case.groups, 2))
     x, w, _ = case.arrays()

@@ -22,12 +22,12 @@ KERNELS = {  # kernel, stride, groups, input channels and outputs of a group
 
 
 def cut(f):
-    """`f` of the image without its first row, column and so on, whose sizes are sums."""
+    """`f` of the image without its first row, column and so on: its sizes are sums."""
     return lambda x, w: f(x[(slice(None), *[slice(1, None)] * (x.ndim - 2))], w)
 
 
 def exported(f, rank, x, w):
-    """For any batch and any sizes."""
+    """The function exported for any batch and any sizes."""
     names = ["h", "v", "u"][:rank]
     b, *sizes = export.symbolic_shape(", ".join(["b", *names]), constraints=[f"{name} >= 4" for name in names])
     shapes = jax.ShapeDtypeStruct((b, *sizes, x.shape[-1]), x.dtype), jax.ShapeDtypeStruct(w.shape, w.dtype)
@@ -63,7 +63,7 @@ def test_values_and_gradients(rank, name, method):
 @pytest.mark.parametrize("method", ["auto", "lax", "phase", "gemm", "taps"])
 @pytest.mark.parametrize("name", ["odd", "stride 1", "depthwise, strided", "grouped"])
 def test_sums_that_may_be_zero(name, method):
-    """Nothing is said of h but that it is a size, so that h - 1, and b - 1, may be 0."""
+    """h is known to be a size and nothing more, so that h - 1, and b - 1, may be 0."""
     kernel, stride, groups, inputs, outputs = KERNELS[name]
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 5, groups * inputs), "float32")

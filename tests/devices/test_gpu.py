@@ -87,7 +87,7 @@ def test_either_orientation_of_the_kernel(rank, outputs):
 
 @compiles
 def test_a_dilated_input_counts_with_its_zeros():
-    """In two dimensions of stride 2 and 3 they are 5 of 6 products; a wrong kernel is told without them too."""
+    """With strides 2 and 3 zeros are 5 of 6 products; a wrong kernel is told without counting them."""
     case = Case("", 2, (8, 6), 8, 8, (4, 3), (2, 3), groups=4)
     found = row(of_lax(case), case, "forward")
     assert (found.kernels, found.work, found.right) == ({"convForward": 1}, 2 * 3, False)

@@ -55,7 +55,7 @@ def problem(groups=1, kernel=3, stride=2, sizes=(8, 16, 16, 8), dtype="float32",
 
 
 def solutions(f):
-    """y, its gradient in x and that in the filter, from all three."""
+    """y, the gradient of x and the gradient of the filter."""
     return (
         lambda x, w, y: f(x, w),
         lambda x, w, y: jax.vjp(lambda x: f(x, w), x)[1](y)[0],
@@ -72,7 +72,7 @@ def split(mesh, operands, *specs):
 
 
 def check(operands, f, mesh, *specs, asked=(None,) * 3, sent=sent):
-    """That all three results equal those of one device; what is sent for each, where they are `asked` to be."""
+    """All three results equal those of one device. Returns what is sent for each, placed where `asked` says."""
     found = []
     with jax.set_mesh(mesh):
         placed = split(mesh, operands, *specs)
@@ -110,7 +110,7 @@ GROUPED = {
 
 
 def sent_of_images(compiled):
-    """By collectives that have more elements than any filter here."""
+    """The collectives that send more elements than any filter here has."""
     results = re.findall(r"\[([\d,]+)\][^[\]()]*(?:, [^()]*\))?" + COLLECTIVE.pattern, compiled.as_text())
     return dict(collections.Counter(name for shape, name in results if np.prod([*map(int, shape.split(","))]) > 9 * 64))
 
@@ -119,7 +119,9 @@ def sent_of_images(compiled):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", GROUPED)
 def test_what_is_sent_of_groups_with_split_outputs(layout, kind):
-    """No input and no output: a device has those of its own groups. Their gradients are asked to be where they are."""
+    """No input and no output is sent: a device has those of its own groups. Gradients are asked to be where these
+    are.
+    """
     groups, batch, inputs, filter_spec, outputs, input_grad = GROUPED[layout]
     x_spec, y_spec = P(batch, None, None, inputs), P(batch, None, None, outputs)
     operands, f = problem(groups)

@@ -76,7 +76,7 @@ def test_values_and_gradients_with_sharded_operands(layout, groups, kind, shape)
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("data_format", ["NHWC", "NCHW"])
 def test_rows_keep_an_axis_that_the_filter_has_too(data_format, groups):
-    """Wherever channels are, the filter is gathered and no image."""
+    """Wherever channels are in the format, the filter is gathered and no image is."""
     x, w, _ = problem()
     at = data_format.index("H")
     first, x = (lambda v: v.transpose(0, 3, 1, 2) if data_format == "NCHW" else v), jnp.tile(x, (1, 2, 1, 1))
@@ -91,7 +91,7 @@ def test_rows_keep_an_axis_that_the_filter_has_too(data_format, groups):
 
 
 def test_lax_itself_refuses_what_works_here():
-    """The reason for this file; when it fails, JAX has learnt it, and README says too much."""
+    """The reason for this file: when this fails, JAX has learnt it and the documentation says too much."""
     mesh = jax.make_mesh((8,), ("a",))
     with jax.set_mesh(mesh):
         x, w, f = problem()
@@ -130,7 +130,7 @@ def test_split_images(kinds, shape, groups):
     ("kernel", "stride", "method"), [(2, 1, "auto"), (3, 1, "auto"), (3, 2, "phase"), (4, 2, "phase"), (4, 2, "gemm")]
 )
 def test_split_images_of_stride_one_and_by_other_methods(kernel, stride, method):
-    """Four times too large, where the forward pass is the strided convolution that the partitioner is wrong about."""
+    """XLA's own partitioner returns four times too much where the forward pass is the strided convolution."""
     x, w = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(8, 8, 8, 8), (kernel, kernel, 32, 8)]))
     f = lambda x, w: jdeconv.conv2d_transpose(x, w, None, stride, method=method)  # noqa: E731
     wanted = f(x, w), *gradients(f)(x, w)

@@ -53,7 +53,7 @@ def test_what_a_tpu_is_given_equals_the_definition(method, case):
 
 
 def test_one_tap_that_reaches_past_a_pad():
-    """Negative low pads, which TensorFlow's arguments have not: tap 0 of position p is output 2p + 1."""
+    """Negative low pads, which TensorFlow's arguments can't ask for: tap 0 of position p is output 2p + 1."""
     geometry = cut((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
     rng = np.random.default_rng(0)
     x, w, y = (rng.standard_normal(s).astype("float32") for s in ((2, 4, 3, 1, 16), (1, 1, 5, 1, 16), (2, 9, 7, 1, 5)))
@@ -133,7 +133,7 @@ def test_the_kernel_compiles(case, dtype, chip):
 
 @aot
 def test_auto_takes_the_kernel_where_its_schedule_is_shorter_and_moves_little(tmp_path):
-    """In a process of its own: the compiler is told when it starts to write schedules down."""
+    """In a process of its own, since the compiler must be told at its start to write schedules down."""
     command = [sys.executable, "-m", "benchmarks", "tpu-pallas", "--cases", "dcgan32", "--out", str(tmp_path)]
     subprocess.run(command, check=True, cwd=pathlib.Path(__file__).parents[2], capture_output=True)
     (row,) = json.loads((tmp_path / "tpu-pallas.json").read_text())["rows"]

@@ -76,7 +76,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 
 def some_settings(count):
-    """As the sliders give them, and beyond."""
+    """Settings as the sliders give them, and beyond."""
     draw = random.Random(11)
     for _ in range(count):
         padding = draw.choice(["SAME", "VALID", [draw.randrange(9), draw.randrange(9)]])
@@ -93,7 +93,7 @@ SETTINGS = list(some_settings(400))
 
 
 def browsed(folder, body, scripts, script):
-    """What `script` leaves, as JSON, on a page with those of the explorer's scripts."""
+    """What `script` leaves, as JSON, on a page that has the explorer's scripts."""
     sources = "".join(f'<script src="{(EXPLORER / name).as_uri()}.js"></script>' for name in scripts)
     page = folder / "page.html"
     page.write_text(f'<!doctype html><meta charset="utf-8"><body>{body}{sources}<script>{script}</script></body>')
@@ -104,7 +104,7 @@ def browsed(folder, body, scripts, script):
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """What the page says of each of SETTINGS."""
+    """The page's answers to each of SETTINGS."""
     script = ANSWERS.replace("SETTINGS", json.dumps(SETTINGS))
     return browsed(tmp_path_factory.mktemp("browser"), "", ("geometry", "calls"), script)
 
@@ -114,7 +114,7 @@ def pads(setting):
 
 
 def case_of(setting, size, rank):
-    """The setting in each of `rank` dimensions."""
+    """The case that has the setting in each of `rank` dimensions."""
     padding = setting["padding"] if isinstance(setting["padding"], str) else (tuple(setting["padding"]),) * rank
     each = [(setting[name],) * rank for name in ("input", "kernel", "stride", "dilation")]
     return Case(1, *each, padding, (size,) * rank)

@@ -155,7 +155,7 @@ WHOLE = {"linen.ConvTranspose": linen, "nnx.ConvTranspose": nnx, "equinox.ConvTr
 
 
 def result(row, argument, value):
-    """What the function gives."""
+    """What the function returns."""
     name = row.partition(",")[0]
     function_of(name)  # skipped where its framework is absent
     found = (WHOLE.get(name) or function_of(name))(**(NUMBERS[row][0] | {argument: value}))
@@ -185,18 +185,18 @@ def entries(value):
 
 
 def rows(value):
-    """The innermost sequences."""
+    """The array with its innermost sequences as arrays."""
     nested = isinstance(value, (list, tuple)) and isinstance(value[0], (list, tuple))
     return type(value)(map(rows, value)) if nested else jnp.asarray(value)
 
 
 def mixed(value):
-    """One entry alone."""
+    """One entry alone is an array."""
     return type(value)([*value[:-1], mixed(value[-1])]) if isinstance(value, (list, tuple)) else jnp.asarray(value)
 
 
 def sharded(value):
-    """Over devices."""
+    """The array spread over devices."""
     array = jnp.asarray(value)
     mesh = jax.make_mesh((array.shape[0] if array.ndim else 2,), ("a",))
     return jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.P("a") if array.ndim else jax.P()))
@@ -257,7 +257,7 @@ def rematerialised(call):
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(("row", "argument"), ARGUMENTS)
 def test_traced_as_python_s_own(row, argument, x64):
-    """The same program, in which nothing of the arrays is left."""
+    """The program is the same, and nothing of the arrays is left in it."""
     with jax.enable_x64(x64):
         wanted = program(lambda: result(row, argument, NUMBERS[row][1][argument]), jitted)
         for given in forms_of(row, argument):
@@ -277,7 +277,7 @@ def test_under_other_transformations(row, mode):
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("row", NUMBERS)
 def test_run_as_python_s_own(row, jit):
-    """Where nothing is traced."""
+    """The same where nothing is traced."""
     for argument, value in NUMBERS[row][1].items():
         given = entries(value)
         with jax.disable_jit(not jit):

@@ -93,7 +93,7 @@ def test_is_equinox_own(case):
 
 @given(case=layers(), method=st.sampled_from(sorted(RUN_HERE)))
 def test_every_method_gives_equinox_output(case, method):
-    """Of a batch, by vmap."""
+    """The method of a batch, by vmap."""
     theirs = case.build(equinox.nn)
     ours = dataclasses.replace(case, options=dict(case.options, method=method)).build(jdeconv.equinox)
     x = np.stack([case.x, 1 - case.x])
@@ -177,7 +177,7 @@ def test_refused(options, shape, call, message):
 
 @pytest.mark.parametrize("name", ["stride", "dilation"])
 def test_steps_of_none_are_refused(name):
-    """Equinox takes them; a dilation of 0 ended the process in XLA's convolution."""
+    """Equinox takes them; a dilation of 0 then ended the process in XLA's convolution."""
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         jdeconv.equinox.ConvTranspose2d(3, 4, 3, **{name: (1, 0)}, output_padding=-1, key=jax.random.key(0))
     assert str(refused.value) == f"{name}=(1, 0): 0 is too small; expected at least 1. Use 1 or more."

@@ -60,7 +60,7 @@ TRACEABLE = [name for name, (function, _) in CALLS.items() if function.split("."
 
 @pytest.mark.parametrize("name", [name for name in TRACEABLE if "int64" not in name and "of objects" not in name])
 def test_refused_alike_when_traced(name):
-    """With operands that are known by their types only."""
+    """The same message where only the operands' types are known."""
     function, change = CALLS[name]
     call = {**GOOD[function], **change}
     floats = {k: Traced(v) for k, v in call.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f" and v.ndim > 2}
@@ -82,7 +82,7 @@ FREE = {("initializers.bilinear", "key"), ("initializers.bicubic", "key")}  # it
 
 
 def public():
-    """Name and arguments of what the package offers beyond other libraries' own arguments."""
+    """Name and arguments of every function that the package offers beyond other libraries' own arguments."""
     frameworks = {layer.partition(".")[0] for layer in LAYERS}  # modules that load one, which may be absent
     for name in {*dir(jdeconv)} - frameworks:
         if callable(value := getattr(jdeconv, name)) and not inspect.isclass(value) and not name.startswith("_"):
@@ -174,7 +174,7 @@ def test_all_frames_without_filtering():
 
 
 def test_other_errors_keep_their_frames():
-    """Of a function that the user gave, and of faults."""
+    """Errors of the user's own function, and faults, keep theirs."""
 
     def draw(key, shape, dtype):
         raise ValueError("the user's own")

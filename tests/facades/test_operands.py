@@ -29,12 +29,12 @@ def of_lax(x, w):
 
 
 def kernel_for(name, w):
-    """Those of TensorFlow and Keras are laid out otherwise."""
+    """The kernel as each library lays it out."""
     return w.transpose(2, 3, 1, 0) if name in ("tensorflow", "keras") else w
 
 
 class Holder:
-    """As a Flax variable shows itself to JAX."""
+    """An object that shows itself to JAX as a Flax variable does."""
 
     def __init__(self, value):
         self.value = value
@@ -167,7 +167,7 @@ def test_int64_where_pytorch_takes_it(rank, method):
 @pytest.mark.parametrize("make", [np.asarray, *([torch.from_numpy] if torch else []), *([tf.constant] if tf else [])])
 @pytest.mark.parametrize("facade", [*TAKE_ALL])
 def test_int64_is_never_narrowed(facade, make):
-    """Refused where JAX would make int32 of it, and where the library whose function it is does not take it."""
+    """int64 is refused where JAX would make int32 of it, and where the function's own library does not take it."""
     if facade == "convert":
         return
     x, w = np.ones(X.shape, np.int64), np.ones(kernel_for(facade, W).shape, np.int64)

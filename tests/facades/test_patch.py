@@ -26,7 +26,7 @@ X, W = (np.random.default_rng(0).standard_normal(shape).astype(np.float32) for s
 
 @pytest.fixture(autouse=True)
 def restored():
-    """After every test, everything is as it was."""
+    """After every test everything is as it was."""
     yield
     assert {name: getattr(lax, name) for name in ORIGINALS} == ORIGINALS
 
@@ -36,7 +36,7 @@ def program(f, *operands):
 
 
 def routed(f, *operands):
-    """Whether jdeconv's operator, and no convolution of lax's, is in the program."""
+    """Whether the program has jdeconv's operator and no convolution of lax's."""
     text = program(f, *operands)
     assert ("transposed_convolution" in text) != ("conv_general_dilated" in text), text
     return "transposed_convolution" in text
@@ -142,7 +142,7 @@ def test_the_functions_look_as_before():
 
 @pytest.mark.parametrize("method", RUN_HERE)
 def test_formulations_do_not_call_themselves(method):
-    """They compute by lax's own functions, also where the computation is traced under the patch."""
+    """Formulations compute by lax's own functions, also where they are traced under the patch."""
     x, w = X[:1, :4], W.swapaxes(-1, -2)
     with jdeconv.patch():
         under = jax.jit(lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, method=method)).lower(x, w).as_text()
@@ -329,7 +329,7 @@ def test_a_name_taken_before_is_not_reached():
 
 
 def test_another_wrapper_survives():
-    """Somebody who wrapped the patched function keeps it; underneath, it does nothing any more."""
+    """A wrapper around the patched function stays in place; the patch below it does nothing any more."""
     with jdeconv.patch():
         inner = lax.conv_transpose
         lax.conv_transpose = outer = lambda *arguments, **options: inner(*arguments, **options)

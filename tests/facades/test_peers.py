@@ -80,7 +80,7 @@ def test_on_a_mesh_with_explicit_axes():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_gradient_of_a_bias_is_summed_in_float32(dtype):
-    """Of 4 * 60 * 60 cotangents; summed in bfloat16 it would be a tenth off."""
+    """4 * 60 * 60 cotangents: summed in bfloat16, the gradient would be off by a tenth."""
     x, w, b = jnp.ones((4, 1, 60, 60), dtype), jnp.ones((1, 3, 1, 1), dtype), jnp.ones(3, dtype)
     y, pull = jax.vjp(lambda b: jdeconv.torch.conv_transpose2d(x, w, b), b)
     cotangent = np.random.default_rng(0).uniform(0, 2, y.shape).astype(dtype)

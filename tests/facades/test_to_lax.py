@@ -93,7 +93,7 @@ own_vjp.defvjp(lambda x, w: (up(x, w), (x, w)), lambda saved, ct: jax.vjp(up, *s
 
 @jax.custom_vjp
 def fast_gradients_only(x, w):
-    """The operator is in the rule alone."""
+    """A function with the operator in its rule alone."""
     return lax.conv_transpose(x, w, (2,), "SAME", transpose_kernel=True)
 
 
@@ -228,7 +228,7 @@ NOT_MAPPED = {"linear_call", "shard_map", "shard_map of a gradient", "cut, fille
 
 
 def programs(jaxpr):
-    """The program and those in it, at any depth."""
+    """The program and all programs in it, at any depth."""
     yield jaxpr
     for equation in jaxpr.eqns:
         for value in equation.params.values():
@@ -238,7 +238,7 @@ def programs(jaxpr):
 
 
 def operators(function, *arguments):
-    """How many of the operator's equations the function's program has; that they are told by name, and by the text."""
+    """How many operators the function's program has, told by equation name and by the text alike."""
     jaxpr = jax.make_jaxpr(function)(*arguments)
     names = [str(equation.primitive) for inner in programs(jaxpr.jaxpr) for equation in inner.eqns]
     found = names.count("transposed_convolution")
@@ -447,7 +447,7 @@ def test_modes_of_jax(context):
 
 
 def test_flops_are_counted():
-    """oneDNN's calls have none for XLA."""
+    """XLA counts none for oneDNN's calls."""
     x, w = np.ones((4, 16, 16, 64), np.float32), np.ones((4, 4, 32, 64), np.float32)
     function = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2)  # noqa: E731
     flops = jax.jit(to_lax(function)).lower(x, w).compile().cost_analysis()["flops"]

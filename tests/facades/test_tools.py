@@ -80,7 +80,7 @@ def test_roofline_counts_flops_and_bytes(name):
 
 
 def test_roofline_agrees_with_laxs_convolution():
-    """Which leaves out the products with padding, here the outermost rows."""
+    """lax's rule leaves out the products with padding, here the outermost rows."""
     x, w = np.ones((1, 64, 64, 8), np.float32), np.ones((2, 2, 8, 8), np.float32)
     (_, ours), (_, lax) = (roofline.roofline(f)(x, w) for f in (up, to_lax(up)))
     assert ours.unfused_flops == pytest.approx(lax.unfused_flops, rel=0.05)
@@ -116,7 +116,7 @@ def test_tools_imported_after_a_function_was_traced_know_it():
 
 @pytest.mark.parametrize("module", TABLES)
 def test_no_call_looks_for_tables(module, monkeypatch):
-    """Once a table has the rule it is not looked for again; nor is it by an eager call."""
+    """Once a table has the rule it is not looked for again, and an eager call never looks for it."""
     importlib.import_module(module)
     hash(transposed_convolution_p)
     assert transposed_convolution_p in getattr(sys.modules[module], TABLES[module])
@@ -160,7 +160,7 @@ SAVING = {
 
 @pytest.mark.parametrize("policy", SAVING)
 def test_a_policy_that_saves_the_operator(policy):
-    """So it is not computed again: forward, and two gradients."""
+    """The operator is not computed again: one forward pass, two gradients."""
     gradient = lambda policy: jax.grad(lambda x, w: jax.checkpoint(layers, policy=policy)(x, w).sum(), (0, 1))  # noqa: E731
     assert operators(gradient(SAVING[policy]), X, W) == 3
     assert operators(gradient(jax.checkpoint_policies.dots_saveable), X, W) == 4

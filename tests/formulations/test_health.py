@@ -39,7 +39,7 @@ def all_three(f):
 
 
 def by_lax(case):
-    """The lhs-dilated convolution, which JAX differentiates."""
+    """The lhs-dilated convolution, with JAX's own derivatives."""
     rank, geometry = case.rank, case.geometry
     spatial = "DHW"[3 - rank :]
 
@@ -58,7 +58,7 @@ def by_lax(case):
 
 
 def joined(case, tap=None, output=None):
-    """Which outputs a tap joins, or which taps an output, to positions of the input, be they beyond its ends."""
+    """The outputs that a tap joins to positions of the input, or the taps of an output, beyond the input's ends too."""
     dims = zip(case.kernel, case.out_sizes, case.strides, case.dilations, case.geometry.low, strict=True)
     masks = []
     for dim, (k, out, s, d, low) in enumerate(dims):
@@ -162,7 +162,9 @@ def errors(found, wanted):
 @pytest.mark.parametrize("method", EVERY)
 @pytest.mark.parametrize("name", SAMPLES)
 def test_error_beside_that_of_lax_and_the_same_bits_each_time(name, method, dtype, onednn):
-    """At most twice that of lax, or of one rounding; in wide floats that of sums made term by term, as oneDNN's are."""
+    """The error is at most twice lax's, or one rounding; in wide floats at most that of sums made term by term, as
+    oneDNN's are.
+    """
     case = SAMPLES[name]
     if not can(method, case):
         return
@@ -184,7 +186,7 @@ def test_error_beside_that_of_lax_and_the_same_bits_each_time(name, method, dtyp
 
 @pytest.mark.parametrize("method", EVERY)
 def test_a_program_compiled_again_gives_the_same_bits(method):
-    """Large enough for several threads."""
+    """The arrays are large enough for several threads."""
     case = Case(4, (32, 32), (4, 4), (2, 2), (1, 1), "SAME", (64, 64), 1, 16, 4)
     if not can(method, case):
         return
@@ -194,7 +196,7 @@ def test_a_program_compiled_again_gives_the_same_bits(method):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_float16_sums_may_pass_its_largest_number_on_their_way(method):
-    """Terms of 80000, of both signs: rounded to float16 one by one they would be infinite."""
+    """Terms of 80000, of both signs: each alone would be infinite in float16."""
     x = np.full((1, 4, 4, 2), 20000, np.float16) * np.array([1, -1], np.float16)
     w, y = np.full((4, 4, 1, 2), 4, np.float16), np.ones((1, 8, 8, 1), np.float16)
     case = Case(1, (4, 4), (4, 4), (2, 2), (1, 1), "SAME", (8, 8), 1, 2, 1, dtype="float16")
@@ -237,7 +239,7 @@ def test_integers_overflow_as_those_of_xla_do(method, case):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint32"])
 def test_narrow_integers_overflow_as_those_of_lax_do(dtype):
-    """Of lax's own signature, which takes them."""
+    """By lax's signature, which takes these types."""
     rng, info = np.random.default_rng(0), np.iinfo(dtype)
     x, w = (rng.integers(info.min, info.max, shape, dtype, endpoint=True) for shape in ((2, 5, 4, 3), (3, 3, 3, 4)))
     ours, theirs = (f(x, w, (2, 2), "SAME") for f in (jdeconv.lax.conv_transpose, lax.conv_transpose))

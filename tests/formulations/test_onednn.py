@@ -50,14 +50,14 @@ def theirs(x, w):
 
 
 def calls(function, *operands):
-    """How many of oneDNN the compiled program has."""
+    """How many calls of oneDNN the compiled program has."""
     fresh = jax.jit(lambda *a: function(*a))  # of the same function a trace would be remembered
     return fresh.lower(*operands).compile().as_text().count(CALL)
 
 
 @pytest.fixture
 def fresh_probe():
-    """Lets a test's probe find what it finds, and forgets it again."""
+    """Lets a test's probe run anew, and forgets its finding afterwards."""
     onednn._probed.cache_clear()
     yield
     onednn._probed.cache_clear()
@@ -67,7 +67,7 @@ def fresh_probe():
 
 
 def disguised(random, x):
-    """A parameter, and what makes x of it within the program."""
+    """A parameter, and a function that makes x of it within the program."""
     return random.choice(
         [
             (x, lambda v: v),
@@ -113,7 +113,7 @@ def draw_convolution(random, kind, dtype):
 
 
 def convolution(x, w, window_strides, padding, rhs_dilation, dimension_numbers, feature_group_count):
-    """The definition, by loops over taps and groups; one more result is the number of terms."""
+    """The definition, by loops over taps and groups, and the number of terms."""
     images, kernel, out = dimension_numbers
     spatial = "".join(c for c in kernel if c not in "IO")
     x = x.transpose([images.index(c) for c in f"N{spatial}C"])
@@ -267,7 +267,7 @@ def test_bfloat16_keeps_what_is_infinite_in_its_place(channels):
 @needs_bfloat16
 @pytest.mark.parametrize("groups", [1, 2])
 def test_bfloat16_is_not_widened(groups):
-    """Nor are two groups of many channels, a call each."""
+    """Two groups of many channels, a call each, are not widened either."""
     x, w = (np.ones(shape, "bfloat16") for shape in ((2, 7, 9, 64), (3, 2, 32, 64)))
     f = lambda x, w: jdeconv.conv2d_transpose(x, w, (2, 14, 18, 32 * groups), 2, method="lax")  # noqa: E731
     grads = jax.grad(lambda x, w: f(x, w).sum(), (0, 1))

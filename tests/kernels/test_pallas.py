@@ -72,7 +72,7 @@ def test_a_cpu_has_no_kernel(wrap):
 
 
 def test_gradients_alone_need_no_kernel():
-    """They are formulations that any platform has."""
+    """Gradients are formulations that any platform has."""
     y = jnp.ones((1, 8, 8, 2))
     f = functools.partial(jdeconv.conv2d_transpose, strides=2)
     for wrt, primal in ((0, X), (1, W)):

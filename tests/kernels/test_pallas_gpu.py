@@ -109,7 +109,7 @@ def watched():
 @settings(max_examples=max(4, settings().max_examples // 2))  # a callback for each load takes its time
 @given(case=drawn(dtypes=("float32",)), rows=sizes(4, 16), columns=sizes(2, 8), terms=sizes((1, 2), (4, 2)))
 def test_reads_lie_inside_and_each_output_is_written_once(case, rows, columns, terms):
-    """What the interpreter would forgive: it clamps, wraps or drops what lies outside, and a GPU does not."""
+    """The interpreter clamps, wraps or drops what lies outside; a GPU does not."""
     x, w, _ = case.arrays()
     with watched() as (read, written), interpreted(Tile(rows, 1, columns, *terms, warps=4, stages=2)):
         jax.block_until_ready(case.function("pallas")(case.to_format(x), w))
@@ -173,7 +173,7 @@ of_each_case = pytest.mark.parametrize("case", FLAT, ids=lambda case: case.name)
 @of_each_case
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lowers_for_cuda(case, dtype):
-    """With no warning: JAX's on Triton's end would be an error here."""
+    """No warning is given: JAX's, that Triton will end, would be an error here."""
     f, operands = call(case, dtype)
     with on_h100():
         text = jax.jit(f).trace(*operands).lower(lowering_platforms=("cuda",)).as_text()
@@ -186,7 +186,7 @@ def test_lowers_for_cuda(case, dtype):
     [(None, True), ("default", True), ("high", True), ("highest", False), (("default", "highest"), False)],
 )
 def test_precision(precision, rounded, monkeypatch, capsys):
-    """As XLA's: in TF32 unless one of the two is HIGHEST."""
+    """Products are in TF32 unless one of the two precisions is HIGHEST, as in XLA."""
     monkeypatch.setattr(pallas_gpu.pl, "pallas_call", functools.partial(pallas_gpu.pl.pallas_call, debug=True))
     x, w = (jax.ShapeDtypeStruct(shape, "float32") for shape in ((1, 8, 8, 4), (4, 4, 4, 4)))
     f = functools.partial(jdeconv.conv2d_transpose, strides=2, method="pallas", precision=precision)
@@ -197,7 +197,7 @@ def test_precision(precision, rounded, monkeypatch, capsys):
 
 
 def compiled(f, *operands):
-    """For an H100."""
+    """The function compiled for an H100."""
     (device,) = gpu_kernels.h100().device_set
     mesh = jax.sharding.Mesh(np.array([device]), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     sharding = jax.sharding.NamedSharding(mesh, jax.P())
@@ -238,7 +238,7 @@ def products():
 
 
 def test_tiles_fit():
-    """Of powers of two that tensor cores take, within registers and shared memory, not larger than there is need."""
+    """Tiles are powers of two that tensor cores take, within registers and shared memory, and no larger than needed."""
     for product in products():
         tile = tile_for(product)
         sides = tile.rows, tile.columns, tile.depth

@@ -29,7 +29,7 @@ fewer = settings(max_examples=max(4, settings().max_examples // 2))  # a program
 
 @contextlib.contextmanager
 def interpreted(precision="highest"):
-    """In the interpreter; on CPU its products are of the precision that is asked for."""
+    """Runs kernels in the interpreter; products on CPU have the precision that is asked for."""
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 
     with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(detect_races=True)):
@@ -79,7 +79,7 @@ def test_parts_of_the_width(case, number):
 
 
 def test_steps_that_see_no_input():
-    """Negative pads, which TensorFlow's arguments have not: 40 zeros before and 30 after all that taps reach."""
+    """Negative pads, which TensorFlow's arguments can't ask for: 40 zeros before and 30 after all that taps reach."""
     geometry = cut((20,), (3,), (1,), (1,), [(-40, -30)])
     x, w = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((2, 20, 1, 6), (3, 4, 1, 6)))
     engine = Engine("highest", np.dtype("float32"), "cpu")
@@ -271,7 +271,7 @@ def test_steps_fit_and_cover_all(call, budget):
 
 @given(call=CALLS)
 def test_columns_that_a_step_reaches_are_held(call):
-    """From an aligned one on, and where they are not, `edges` says so."""
+    """Those from an aligned column on; where they are not, `edges` says so."""
     width = call.width
     for columns, breadth in tpu_tiles.spans(call):
         tile = tpu_tiles.Tiles(1, 1, call.height.input, columns, breadth, call.outputs, True)

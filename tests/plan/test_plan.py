@@ -64,7 +64,7 @@ def test_every_rule_has_a_method_and_evidence():
 
 
 def test_every_rule_says_by_itself_where_it_holds():
-    """The documentation shows each in a row of its own, where no other one is the one before it."""
+    """The documentation shows each rule in a row of its own, where "the one before" means nothing."""
     for rule in planning.RULES:
         assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
 

@@ -43,7 +43,7 @@ def test_a_method_that_refuses_is_not_wrong():
 
 
 def test_what_is_wrong_is_told(monkeypatch):
-    """One result of three is enough; so is one element."""
+    """One wrong result of three is enough; so is one wrong element."""
 
     def spoilt(by, result, geometry, **more):
         y = definition_solve(result, geometry, **more)
@@ -94,7 +94,7 @@ def test_a_device_that_is_not_there(capsys):
 
 
 def test_the_command_checks_on_a_device(monkeypatch, tmp_path, capsys):
-    """A CPU that passes for a GPU."""
+    """A CPU passes for a GPU here."""
     monkeypatch.setattr(machine, "use", lambda name: None)
     monkeypatch.setattr(machine, "device", lambda: "gpu")
     monkeypatch.setattr(definition, "METHODS", {})

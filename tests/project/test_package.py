@@ -88,7 +88,9 @@ PUBLIC = dict(public())
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_no_public_signature_hides_arguments(name):
-    """Behind `*arguments` or `**options`, where a misspelt one would pass a type checker. JAX calls policies."""
+    """Behind `*arguments` or `**options` a misspelt argument would pass a type checker. Policies are called by JAX
+    alone.
+    """
     if "checkpoint_policies" in name:
         return
     kinds = {parameter.kind for parameter in PUBLIC[name].parameters.values()}
