@@ -1,8 +1,8 @@
 """`python -m benchmarks`: jdeconv against its peers, in one run, on the same work.
 
-Every result is compared with lax's before anything is timed; a wrong one is reported, not timed, and the exit status
-is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks all is measured, slow lax included,
-which takes more than an hour. All peers use the processors that this process may run on: choose them with taskset.
+Every result is compared with lax's before anything is timed. A wrong result is reported and not timed, and the exit
+status is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks everything is measured, slow
+lax included, in more than an hour. All peers use the processors that this process may run on: choose them with taskset.
 
 `--device gpu` and `--device tpu` first check every method, kernels included, against the definition in float64. The
 report is results.md and results.json.
@@ -22,18 +22,19 @@ from collections.abc import Sequence
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from . import definition, machine, plot, report
-from .cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
-from .entry import Work
+from . import definition, machine, report
 from .measure import Record, measure
 from .peers import PEERS, SUBJECT, Peer
-from .stacks import STACKS
+from .peers.entry import Work
+from .report import plot
+from .work.cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
+from .work.stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
 COMMANDS = {
-    "gpu-kernels": "benchmarks.gpu_kernels",
-    "tpu-estimate": "benchmarks.tpu_estimate",
-    "tpu-pallas": "benchmarks.tpu_pallas",
+    "gpu-kernels": "benchmarks.ahead_of_time.gpu_kernels",
+    "tpu-estimate": "benchmarks.ahead_of_time.tpu_estimate",
+    "tpu-pallas": "benchmarks.ahead_of_time.tpu_pallas",
 }
 CHECKED = {True: 4, False: 24}  # problems, with and without --quick
 # Cases that lax needs little time for too.

@@ -13,8 +13,8 @@ from jdeconv._formulations import METHODS
 from jdeconv._geometry import Geometry, cut
 from jdeconv._operator.primitive import solve
 
-from .cases import DTYPES, Array, rounded
 from .report import number, table
+from .work.cases import DTYPES, Array, rounded
 
 # The operands of each result and their letters, positions and groups aside.
 RESULTS = {
@@ -29,7 +29,7 @@ PARTS = 4
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is computed: all three results of one geometry."""
+    """One geometry and its channels: all three results are computed."""
 
     geometry: Geometry
     batch: int
@@ -52,7 +52,7 @@ class Problem:
 
 
 class Verdict(NamedTuple):
-    """Of one method on one problem: `error` as a multiple of what rounding may do; or why there is none."""
+    """One method on one problem: its `error`, as a multiple of what rounding may do, or why there is none."""
 
     problem: Problem
     dtype: str
@@ -69,7 +69,7 @@ class Verdict(NamedTuple):
 
 
 def problems(count: int, seed: int = 0) -> Iterator[Problem]:
-    """Random ones, the same at every call: any padding and output size, strides up to 16, few channels and many."""
+    """Random problems, the same at every call: any padding and output size, strides up to 16, few channels and many."""
     rng = random.Random(seed)
     for index in range(count):
         rank = (2, 1, 2, 3)[index % 4]
@@ -114,7 +114,7 @@ def _joined(geometry: Geometry, tap: tuple[int, ...]) -> dict[str, tuple[Any, ..
 
 
 def verdict(problem: Problem, dtype: str, method: str) -> Verdict:
-    """Of all three results, in one program."""
+    """The verdict on all three results, computed in one program."""
     arrays = problem.arrays(dtype)
 
     def compute(operands: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -137,7 +137,7 @@ def verdict(problem: Problem, dtype: str, method: str) -> Verdict:
 
 
 def _error(problem: Problem, arrays: dict[str, Array], dtype: str, found: dict[str, jax.Array], result: str) -> float:
-    """The largest, as a multiple of what rounding may do: float32's for each term, and the result's own."""
+    """The largest error, as a multiple of what rounding may do: float32's for each term, and the result's own."""
     magnitudes = defined(problem, {role: np.abs(array) for role, array in arrays.items()}, result)
     # As many terms as the sum of ones has.
     terms = defined(problem, {role: np.ones_like(array) for role, array in arrays.items()}, result)
@@ -148,13 +148,13 @@ def _error(problem: Problem, arrays: dict[str, Array], dtype: str, found: dict[s
 
 
 def verdicts(count: int) -> Iterator[Verdict]:
-    """Of every method on so many problems."""
+    """The verdicts on every method, for so many problems."""
     for problem, dtype, method in itertools.product(problems(count), DTYPES, ("auto", *METHODS)):
         yield verdict(problem, dtype, method)
 
 
 def described(verdict: Verdict) -> str:
-    """For a line of its own."""
+    """The verdict as a line of text."""
     outcome = verdict.failed or f"off by {number(verdict.error)} of what rounding may do"
     return f"{verdict.method}, {verdict.dtype}, {verdict.problem}: {outcome}"
 
@@ -181,5 +181,5 @@ def markdown(found: Sequence[Verdict]) -> str:
 
 
 def as_data(found: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """For JSON."""
+    """The verdicts as JSON takes them."""
     return [{**v._asdict(), "problem": dataclasses.asdict(v.problem)} for v in found]

@@ -28,7 +28,7 @@ SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "XLA_FLAGS", "JDECONV_")
 
 
 def threads() -> int:
-    """As many as the processors that this process may run on.
+    """The number of threads: as many as the processors that this process may run on.
 
     XLA on CPU takes that number at its start and has no other setting, so the others are set to the same: to measure
     with fewer threads, start the benchmark with fewer processors (`taskset -c 0 python -m benchmarks`).
@@ -56,7 +56,7 @@ def use(name: str) -> None:
 def keep_memory() -> None:
     """Has glibc keep what is freed, up to 64 MiB, as it does in a process that has freed some 32 MiB at once.
 
-    Else what a peer had before decides whether another's arrays are fresh pages of Linux's at every run, which cost as
+    Otherwise what one peer has freed decides whether another's arrays are fresh pages at every run, which cost as
     much as a convolution: 1, 16³, 128→64, k 2, s 2: 8.4 ms, not 3.6.
     """
     np.empty(31 << 20, np.uint8)
@@ -73,7 +73,7 @@ def _device() -> jax.Device:
 
 
 def facts() -> dict[str, Any]:
-    """What figures are worth nothing without."""
+    """What a figure must be read with: processor, device, versions, environment."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -101,7 +101,7 @@ def _processor() -> str:
 def peak(dtype: str, size: int = 2048, rounds: int = 5) -> float:
     """GFLOP/s of JAX's matrix product, the best of some rounds: what a convolution at its best could come near to.
 
-    Sums are of float32, with which XLA reaches the matrix units of a processor that has them for bfloat16.
+    Sums are in float32: so XLA reaches a processor's matrix units for bfloat16.
     """
     a = jnp.ones((size, size), dtype)
     product = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))

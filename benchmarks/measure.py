@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from . import machine, peer_jax
-from .cases import Array
-from .entry import Builder, Costs, Entry, Work
-from .stacks import Stack
+from . import machine
+from .peers import jax as peer_jax
+from .peers.entry import Builder, Costs, Entry, Work
+from .work.cases import Array
+from .work.stacks import Stack
 
 # Of the largest magnitude. GPUs and TPUs multiply float32 in fewer bits unless told otherwise, in every framework;
 # TensorFlow's kernel gradients in bfloat16 are 2.4 % off in one case (rgbout).

@@ -25,15 +25,12 @@ import jax.numpy as jnp
 import keras  # type: ignore[import-untyped]
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from _digits import CODE, digits_and_codes, save_comparison
 
 from jdeconv import convert
 
-CODE, WIDTH = 16, 32
+WIDTH = 32
 EPSILON = 1e-3  # of batch norms: Keras's default, not Flax's; no file of weights says it
-Array = NDArray[np.float32]
 
 
 def keras_decoder() -> Any:
@@ -70,14 +67,6 @@ class Decoder(nn.Module):
         return nn.sigmoid(up(1, 4, 2, name="up3")(nn.relu(norm("norm2")(y))))
 
 
-def digits_and_codes() -> tuple[Array, Array]:
-    """Pictures `[n, 8, 8]` from 0 to 1, and what is to be drawn from: `[n, CODE]`, their principal components."""
-    pictures = load_digits().images.astype(np.float32) / 16
-    flat = pictures.reshape(len(pictures), -1)
-    scores, _, _ = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-    return pictures, (scores[:, :CODE] * len(flat) ** 0.5).astype(np.float32)
-
-
 def saved_and_read(model: Any, folder: Path) -> dict[str, tuple[str, Any]]:
     """The weights of `model` by way of each kind of file: whose naming they follow, and what holds them."""
     read: dict[str, tuple[str, Any]] = {}
@@ -88,16 +77,6 @@ def saved_and_read(model: Any, folder: Path) -> dict[str, tuple[str, Any]]:
     model.export(folder / "saved", verbose=False)
     read["SavedModel"] = ("tf", tf.saved_model.load(folder / "saved"))
     return read
-
-
-def save_comparison(path: Path, rows: dict[str, Array]) -> None:
-    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
-    for axes, (name, pictures) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
-        axes[0].set_ylabel(name)
-        for ax, picture in zip(axes, pictures[:10], strict=True):
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
-    figure.savefig(path)
 
 
 def main() -> None:

@@ -16,17 +16,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import torch
+from _digits import CODE, Array, digits_and_codes, save_comparison
 from flax import nnx
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from jdeconv import convert
 from jdeconv.nnx import ConvTranspose
 
-CODE, WIDTH, BATCH = 16, 32, 64
-Array = NDArray[np.float32]
+WIDTH, BATCH = 32, 64
 
 
 def torch_generator() -> Any:
@@ -59,14 +56,6 @@ def flax_generator() -> nnx.Sequential:
     )
 
 
-def digits_and_codes() -> tuple[Array, Array]:
-    """Pictures `[n, 8, 8]` from 0 to 1, and what is to be drawn from: `[n, CODE]`, their principal components."""
-    pictures = load_digits().images.astype(np.float32) / 16
-    flat = pictures.reshape(len(pictures), -1)
-    scores, _, _ = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)
-    return pictures, (scores[:, :CODE] * len(flat) ** 0.5).astype(np.float32)
-
-
 def learned(pictures: Array, codes: Array, steps: int) -> Any:
     """A PyTorch generator that draws the pictures, in inference mode."""
     torch.manual_seed(0)
@@ -82,16 +71,6 @@ def learned(pictures: Array, codes: Array, steps: int) -> Any:
         optimizer.step()
         progress.set_postfix(loss=f"{loss.item():.4f}")
     return model.eval()
-
-
-def save_comparison(path: Path, rows: dict[str, Array]) -> None:
-    figure = Figure(figsize=(8, 3), dpi=150, layout="constrained")
-    for axes, (name, pictures) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
-        axes[0].set_ylabel(name)
-        for ax, picture in zip(axes, pictures[:10], strict=True):
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[])
-    figure.savefig(path)
 
 
 def main() -> None:

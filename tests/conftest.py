@@ -1,17 +1,29 @@
-"""Eight CPU devices for every test, and hypothesis profiles."""
+"""Eight CPU devices for every test, how much of the tests runs, and where tests find `benchmarks`.
 
+`pytest` alone takes minutes: few draws for each property, and samples of the tests that say so (`sampled`). All draws
+and all tests run with JDECONV_FULL=1, which CI sets; all of a test, where it is named (`pytest path::test`).
+Modules that tests share are in `helpers`, which pytest's `pythonpath` names (pyproject.toml).
+"""
+
+import collections
 import os
+import pathlib
+import sys
 
 import jax
 from hypothesis import HealthCheck, Phase, settings
 
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # last, so that jdeconv is the installed one
+
 jax.config.update("jax_platforms", "cpu")  # also where compilers for others are installed, which find no device
 jax.config.update("jax_num_cpu_devices", 8)
+
+FULL = os.environ.get("JDECONV_FULL") == "1"
 
 # Derandomised, so that a red run is red for everybody; JDECONV_EXAMPLES draws more, JDECONV_SEED=random draws anew.
 settings.register_profile(
     "jdeconv",
-    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "20")),
+    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "20" if FULL else "4")),
     derandomize=os.environ.get("JDECONV_SEED") != "random",
     deadline=None,
     print_blob=True,
@@ -27,3 +39,19 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate],
 )
 settings.load_profile("jdeconv")
+
+
+def pytest_report_header():
+    return "jdeconv: all tests" if FULL else "jdeconv: the short tests; JDECONV_FULL=1 runs all"
+
+
+def pytest_collection_modifyitems(config, items):
+    if FULL or any("::" in argument for argument in config.args):
+        return
+    seen, left, kept = collections.Counter(), [], []
+    for item in items:
+        test, mark = item.nodeid.partition("[")[0], item.get_closest_marker("sampled")
+        (left if mark and seen[test] % mark.args[0] else kept).append(item)
+        seen[test] += 1
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept

@@ -1,0 +1,1 @@
+"""What compilers make of the operator for GPUs and TPUs that are not there."""

@@ -1,0 +1,55 @@
+"""TensorFlow: `tf.function` without XLA, with oneDNN as it comes."""
+
+import functools
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+
+from .. import machine
+from ..work.cases import Array, Case
+from .entry import Entry
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    tf = importlib.import_module("tensorflow")
+    # Before the first operation; two gradients that run beside each other share the threads.
+    tf.config.threading.set_intra_op_parallelism_threads(machine.threads())
+    tf.config.threading.set_inter_op_parallelism_threads(machine.threads())
+    tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+FEWEST_OF_ONE_TAP = 16
+"""With fewer output channels oneDNN's kernel gradient of one tap, strided, touches memory beyond its arrays."""
+
+
+def case_entry(case: Case, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
+    if case.groups > 1:
+        raise NotImplementedError("TensorFlow has no grouped gradients on CPU without XLA")
+    one_tap = max(case.kernel) == 1 < max(case.stride)
+    if pass_ == "train" and one_tap and case.c_out < FEWEST_OF_ONE_TAP:
+        raise NotImplementedError(
+            "TensorFlow 2.21's kernel gradient of one tap, strided, to few channels kills processes"
+        )
+    tf = _tensorflow()
+    function = {1: tf.nn.conv1d_transpose, 2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[case.rank]
+    x, w, y = (tf.cast(tf.constant(array), dtype) for array in arrays)
+
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def forward(x: Any, w: Any, y: Any) -> Any:
+        return (function(x, w, case.shapes[2], case.stride, "SAME"),)
+
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def train(x: Any, w: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            out = function(x, w, case.shapes[2], case.stride, "SAME")
+        return (out, *tape.gradient(out, [x, w], output_gradients=y))
+
+    step = {"forward": forward, "train": train}[pass_]
+    # On CPU an eager call of a tf.function returns when it is done.
+    return Entry(lambda: step(x, w, y), lambda found: [np.asarray(tf.cast(array, "float32")) for array in found])

@@ -1,0 +1,1 @@
+"""What is measured: single convolutions, sweeps of random ones, whole networks."""

@@ -1,0 +1,454 @@
+"""`to_lax`: no operator is left at any depth, under any transformation, inside or around; values and gradients stay."""
+
+import functools
+import gc
+import re
+
+import chex
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import cases
+from hypothesis import given
+from jax import export, lax
+
+import jdeconv
+from jdeconv import to_lax
+from jdeconv._formulations import METHODS
+
+X = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
+W = np.random.default_rng(1).standard_normal((3, 2, 3)).astype(np.float32)
+P = jax.P
+
+
+def up(x, w, **options):
+    return jdeconv.conv1d_transpose(x, w, None, 2, **options)
+
+
+def loss(x, w):
+    return (up(x, w) ** 2).sum()
+
+
+# Where the operator may stand: functions of x and w.
+
+
+def scanned(x, w):
+    return lax.scan(lambda carry, row: (carry + row.sum(), up(row[None], w)[0]), 0.0, x)
+
+
+def looped(x, w):
+    return lax.fori_loop(0, 3, lambda _, carry: carry + up(x, w).mean(), 0.0)
+
+
+def until(x, w):
+    return lax.while_loop(lambda c: up(c, w).sum() < 5, lambda c: c + 0.1 * up(c, w).mean(), x)
+
+
+def branching(x, w):
+    zero = jax.jit(lambda x: jnp.zeros((x.shape[0], 10, 2)))
+    return lax.cond(x.sum() > 100, lambda x: zero(x), lambda x: up(x, w), x)
+
+
+def switching(x, w):
+    return lax.switch(jnp.int32(x.sum()) % 2, [lambda: up(x, w), lambda: 2 * up(x, w)])
+
+
+@jax.custom_jvp
+def own_jvp(x, w):
+    return up(x, w)
+
+
+@own_jvp.defjvp
+def _own_jvp(primals, tangents):
+    return own_jvp(*primals), up(tangents[0], primals[1]) + up(primals[0], tangents[1])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def zero_aware_jvp(x, w, factor):
+    return factor * up(x, w)
+
+
+def _zero_aware_jvp(factor, primals, tangents):
+    x, w = primals
+    terms = [
+        factor * up(*pair)
+        for pair in ((tangents[0], w), (x, tangents[1]))
+        if not any(isinstance(side, jax.custom_derivatives.SymbolicZero) for side in pair)
+    ]
+    return zero_aware_jvp(x, w, factor), sum(terms)
+
+
+zero_aware_jvp.defjvp(_zero_aware_jvp, symbolic_zeros=True)
+
+
+@jax.custom_vjp
+def own_vjp(x, w):
+    return up(x, w)
+
+
+own_vjp.defvjp(lambda x, w: (up(x, w), (x, w)), lambda saved, ct: jax.vjp(up, *saved)[1](ct))
+
+
+@jax.custom_vjp
+def fast_gradients_only(x, w):
+    """A function with the operator in its rule alone."""
+    return lax.conv_transpose(x, w, (2,), "SAME", transpose_kernel=True)
+
+
+fast_gradients_only.defvjp(
+    lambda x, w: (fast_gradients_only(x, w), (x, w)), lambda saved, ct: jax.vjp(up, *saved)[1](ct)
+)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def zero_aware_vjp(factor, x, w):
+    return factor * up(x, w), x
+
+
+def _zero_aware_fwd(factor, x, w):
+    return (factor * up(x.value, w.value), x.value), (x.value, w.value, w.perturbed)
+
+
+def _zero_aware_bwd(factor, saved, cts):
+    assert isinstance(cts[1], jax.custom_derivatives.SymbolicZero)
+    x, w, _ = saved
+    by_x, by_w = jax.vjp(up, x, w)[1](factor * cts[0])
+    return by_x, by_w
+
+
+zero_aware_vjp.defvjp(_zero_aware_fwd, _zero_aware_bwd, symbolic_zeros=True)
+
+
+@jax.custom_batching.custom_vmap
+def own_vmap(x, w):
+    return up(x, w)
+
+
+@own_vmap.def_vmap
+def _own_vmap(size, batched, x, w):
+    assert batched == [True, False]
+    return up(x.reshape(-1, *x.shape[2:]), w).reshape(size, -1, 10, 2), True
+
+
+def linear_call(x, w):
+    down = lambda w, ct: jax.vjp(up, 0 * X, w)[1](ct)[0]  # noqa: E731
+    return jax.custom_derivatives.linear_call(lambda w, x: up(x, w), down, lax.stop_gradient(w), x)
+
+
+def solved(x, w):
+    """In all four functions of a linear solve, the last two of which need not solve to be told apart."""
+    matvec = lambda v: v + 0.01 * jdeconv.conv1d_transpose(v, w[:1, :1, :1], None, 1)  # noqa: E731
+    solve = lambda matvec, b: matvec(b)  # noqa: E731
+    return lax.custom_linear_solve(matvec, x[:, :, :1], solve, transpose_solve=solve)
+
+
+def mesh(*sizes, kind=jax.sharding.AxisType.Auto):
+    return jax.make_mesh(sizes, ("a", "b")[: len(sizes)], (kind,) * len(sizes), devices=jax.devices()[: np.prod(sizes)])
+
+
+def sharded(x, w):
+    rows = jax.shard_map(
+        lambda x, w: (up(x, w), lax.psum(loss(x, w), "a")),
+        mesh=mesh(2, 2), in_specs=(P("a"), P()), out_specs=(P("a"), P()),
+    )  # fmt: skip
+    return rows(x, w)
+
+
+def sharded_gradient(x, w):
+    by_w = lambda x, w: lax.psum(jax.grad(loss, 1)(x, lax.pcast(w, "a", to="varying")), "a")  # noqa: E731
+    return jax.shard_map(by_w, mesh=mesh(2), in_specs=(P("a"), P()), out_specs=P())(x, w)
+
+
+def cut_filled_and_empty(x, w):
+    """Outputs that lax's program cuts off, or fills with zeros, or knows: under `shard_map` such constants vary too."""
+
+    def parts(x, w):
+        cut = jdeconv.torch.conv_transpose1d(x.swapaxes(1, 2), w.transpose(2, 1, 0), padding=2, stride=1)
+        filled = jdeconv.conv1d_transpose(x, w, (x.shape[0], 20, 2), 4)
+        return cut, filled, up(x[:, :, :0], w[:, :, :0]), jax.grad(loss, 1)(x, w)
+
+    rows, all_rows = P("a"), P()
+    whole = jax.shard_map(parts, mesh=mesh(2), in_specs=(rows, all_rows), out_specs=(rows, rows, rows, all_rows))
+    return whole(x, w)
+
+
+def with_state(x, w):
+    total = jax.new_ref(jnp.zeros(()))
+
+    def add(_, row):
+        total[...] += up(row[None], w).sum()
+        return None, None
+
+    lax.scan(add, None, x)
+    return total[...]
+
+
+PLACES = {
+    "plain": up,
+    "jit": jax.jit(up),
+    "jit in jit": jax.jit(lambda x, w: jax.jit(up)(jnp.tanh(x), w)),
+    "scan": scanned,
+    "fori_loop": looped,
+    "while_loop": until,
+    "cond": branching,
+    "switch": switching,
+    "checkpoint": jax.checkpoint(lambda x, w: jnp.tanh(up(x, w))),
+    "checkpoint with a policy": jax.checkpoint(up, policy=jdeconv.checkpoint_policies.convolutions_saveable),
+    "vmap over the input": lambda x, w: jax.vmap(up, (0, None))(x[:, None], w),
+    "vmap over the kernel": lambda x, w: jax.vmap(up, (None, 0))(x, jnp.stack([w, -w])),
+    "vmap over both": lambda x, w: jax.vmap(up)(jnp.stack([x, x + 1]), jnp.stack([w, -w])),
+    "custom_jvp": own_jvp,
+    "custom_jvp in jit": jax.jit(own_jvp),
+    "custom_jvp with symbolic zeros": lambda x, w: zero_aware_jvp(x, w, 2.0),
+    "custom_vjp": own_vjp,
+    "custom_vjp in jit": jax.jit(own_vjp),
+    "custom_vjp in scan": lambda x, w: lax.scan(lambda c, row: (c, own_vjp(row[None], w)), 0.0, x)[1],
+    "custom_vjp whose rule alone has it": fast_gradients_only,
+    "custom_vjp with symbolic zeros": lambda x, w: zero_aware_vjp(2.0, x, w)[0],
+    "custom_vmap": own_vmap,
+    "linear_call": linear_call,
+    "custom_linear_solve": solved,
+    "shard_map": sharded,
+    "shard_map of a gradient": sharded_gradient,
+    "cut, filled or empty in shard_map": cut_filled_and_empty,
+    "a ref": with_state,
+    "grad": jax.grad(loss, (0, 1)),
+    "grad of jit": jax.grad(jax.jit(loss), (0, 1)),
+    "grad of custom_vjp": jax.grad(lambda x, w: (own_vjp(x, w) ** 2).sum(), (0, 1)),
+    "grad of checkpoint": jax.grad(jax.checkpoint(loss), (0, 1)),
+    "jvp": lambda x, w: jax.jvp(up, (x, w), (w[:1, :1, :] + x, 2 * w)),
+    "hessian": lambda x, w: jax.hessian(loss, 1)(x[:1], w[:1]),
+    "linear_transpose": lambda x, w: jax.linear_transpose(lambda x: up(x, w), x)(up(x, w)),
+}  # fmt: skip
+NOT_DIFFERENTIABLE = {"while_loop", "custom_vmap", "a ref"}  # in reverse; references not under `checkpoint`
+EAGER = {"plain", "jit in jit", "scan", "custom_vjp", "grad"}  # else each operation is compiled
+NOT_MAPPED = {"linear_call", "shard_map", "shard_map of a gradient", "cut, filled or empty in shard_map"}
+
+
+def programs(jaxpr):
+    """The program and all programs in it, at any depth."""
+    yield jaxpr
+    for equation in jaxpr.eqns:
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                if isinstance(inner, jax.extend.core.ClosedJaxpr | jax.extend.core.Jaxpr):
+                    yield from programs(getattr(inner, "jaxpr", inner))
+
+
+def operators(function, *arguments):
+    """How many operators the function's program has, told by equation name and by the text alike."""
+    jaxpr = jax.make_jaxpr(function)(*arguments)
+    names = [str(equation.primitive) for inner in programs(jaxpr.jaxpr) for equation in inner.eqns]
+    found = names.count("transposed_convolution")
+    assert bool(found) == ("transposed_convolution[" in str(jaxpr))
+    return found
+
+
+def close(found, wanted):
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, wanted)
+    chex.assert_trees_all_close(found, wanted, rtol=2e-4, atol=2e-4)
+
+
+def summed(function):
+    return lambda *arguments: sum((leaf**2).sum() for leaf in jax.tree.leaves(function(*arguments)))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_operator_is_left(place):
+    function = PLACES[place]
+    replaced = to_lax(function)
+    if place != "custom_vjp whose rule alone has it":
+        assert operators(function, X, W)
+    assert operators(replaced, X, W) == 0
+    jax.extend.core.check_jaxpr(jax.make_jaxpr(replaced)(X, W).jaxpr)
+    lowered = jax.jit(replaced).lower(X, W)
+    assert "custom_call" not in lowered.as_text()
+    wanted = jax.jit(function)(X, W)
+    close(lowered.compile()(X, W), wanted)
+    if place in EAGER:
+        close(replaced(X, W), wanted)
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("place", [place for place in PLACES if place not in NOT_DIFFERENTIABLE])
+def test_no_operator_is_left_in_derivatives_taken_outside(place):
+    function = summed(PLACES[place])
+    wanted = jax.jit(jax.grad(function, (0, 1)))(X, W)
+    outside, inside = jax.grad(to_lax(function), (0, 1)), to_lax(jax.grad(function, (0, 1)))
+    assert operators(outside, X, W) == operators(inside, X, W) == 0
+    close(jax.jit(outside)(X, W), wanted)
+    close(jax.jit(inside)(X, W), wanted)
+    assert operators(jax.grad(jax.checkpoint(jax.jit(to_lax(function))), (0, 1)), X, W) == 0
+    assert operators(to_lax(jax.grad(to_lax(function), (0, 1))), X, W) == 0
+
+
+FORWARD = [place for place in PLACES if "custom_vjp" not in place]
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("place", FORWARD)
+def test_no_operator_is_left_in_forward_derivatives(place):
+    function = PLACES[place]
+    forward = lambda f: lambda x, w: jax.jvp(f, (x, w), (2 * x, w))  # noqa: E731
+    assert operators(forward(to_lax(function)), X, W) == 0
+    close(jax.jit(forward(to_lax(function)))(X, W), jax.jit(forward(function))(X, W))
+
+
+@pytest.mark.parametrize("place", [place for place in PLACES if place not in NOT_MAPPED])
+def test_no_operator_is_left_where_mapped_outside(place):
+    function = PLACES[place]
+    xs = jnp.stack([X, X + 1, 2 * X])
+    mapped = jax.vmap(to_lax(function), (0, None))
+    assert operators(mapped, xs, W) == 0
+    close(jax.jit(mapped)(xs, W), jax.jit(jax.vmap(function, (0, None)))(xs, W))
+
+
+@given(case=cases(empty=True))
+def test_equals_the_definition_whatever_the_geometry(case):
+    x, w, y = case.arrays()
+    function = case.function()
+
+    def all_three(x, w, y):
+        out, pull = jax.vjp(function, x, w)
+        return (out, *pull(y)) if case.dtype != "int32" else (out,)
+
+    with case.x64():
+        found = jax.jit(to_lax(all_three))(case.to_format(x), w, case.to_format(y))
+        assert operators(to_lax(all_three), case.to_format(x), w, case.to_format(y)) == 0
+    case.check([*map(case.from_format, found[:2]), *map(np.asarray, found[2:])])
+
+
+@given(case=cases(dtypes=("float64",)))
+def test_derivatives_by_jaxs_own_rules_whatever_the_geometry(case):
+    case.check(case.run(function=to_lax(case.function())))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whatever_the_method_it_is_one_convolution_of_lax_in_the_layout_that_tools_know(method):
+    x, w = np.ones((2, 4, 6, 8), np.float32), np.ones((4, 4, 4, 8), np.float32)
+    call = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2, method=method)  # noqa: E731
+    jaxpr = jax.make_jaxpr(to_lax(call))(x, w)
+    (conv,) = (e for inner in programs(jaxpr.jaxpr) for e in inner.eqns if e.primitive.name == "conv_general_dilated")
+    numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, ("NHWC", "HWIO", "NHWC"))
+    assert conv.params["dimension_numbers"] == numbers
+    assert conv.params["lhs_dilation"] == (2, 2)
+
+
+def test_what_has_no_operator_stays_the_same_object():
+    plain, inner = jax.jit(lambda x: jnp.tanh(x)), jax.jit(lambda x, w: up(x, w))
+
+    def function(x, w):
+        return plain(x), inner(x, w)
+
+    def jits(f):
+        return [e.params["jaxpr"] for e in jax.make_jaxpr(f)(X, W).eqns if "jaxpr" in e.params]
+
+    (old, with_operator), (kept, changed), (again, same) = map(jits, (function, to_lax(function), to_lax(function)))
+    assert old is kept is again
+    assert with_operator is not changed
+    assert changed is same  # so JAX's caches of compiled programs find it
+
+
+def test_what_is_known_of_programs_is_forgotten_with_them():
+    from jdeconv import _to_lax
+
+    gc.collect()
+    before = len(_to_lax._known)
+    for _ in range(3):
+        to_lax(jax.jit(lambda x, w: own_vjp(x, w)))(X, W)
+    jax.clear_caches()
+    gc.collect()
+    assert len(_to_lax._known) <= before + 1
+
+
+def test_names_scopes_and_donation_stay():
+    @functools.partial(jax.jit, donate_argnums=0)
+    def decoder(x, w):
+        with jax.named_scope("first"):
+            return up(x, w)
+
+    with jax.named_scope("outer"):
+        replaced = jax.jit(lambda x, w: to_lax(decoder)(x, w))
+    (call,) = jax.make_jaxpr(to_lax(decoder))(X, W).eqns
+    assert call.params["name"] == "decoder"
+    assert call.params["donated_invars"] == (True, False)
+    text = replaced.lower(X, W).as_text(debug_info=True)
+    assert "first/conv1d_transpose/conv_general_dilated" in text
+    assert to_lax(decoder).__name__ == "decoder"
+
+
+def test_arguments_and_results_of_any_kind():
+    def function(pair, *, scale, strides, note=None):
+        y = jdeconv.conv1d_transpose(pair["x"], pair["w"], None, strides)
+        return {"y": y * scale, "n": y.shape[1], "note": note, "none": None, "numpy": np.float64(2), "f": len}
+
+    pair, options = {"x": jnp.asarray(X), "w": W}, dict(scale=2.0, strides=2, note="text")
+    found, wanted = to_lax(function)(pair, **options), function(pair, **options)
+    close(found.pop("y"), wanted.pop("y"))
+    assert found == wanted
+    # Numbers of an array, which inside `jit` would be traced.
+    sizes = np.array([4, 9, 2])
+    assert to_lax(jdeconv.conv1d_transpose)(X, W, sizes, 2).shape == (4, 9, 2)
+    weak = to_lax(lambda x: (x * 2.0, up(X, W) * x))(jnp.asarray(1.0))
+    assert [jax.typeof(y).weak_type for y in weak] == [True, False]
+
+
+def test_effects_happen_once_and_in_their_order():
+    seen = []
+
+    def function(x, w):
+        jax.debug.callback(lambda: seen.append("before"), ordered=True)
+        y = up(x, w)
+        jax.debug.callback(lambda y: seen.append(y.shape), y, ordered=True)
+        return y
+
+    for call in (to_lax(function), jax.jit(to_lax(function))):
+        seen.clear()
+        call(X, W)
+        jax.effects_barrier()
+        assert seen == ["before", (4, 10, 2)]
+
+
+def test_axis_names_of_an_outer_vmap():
+    function = lambda x, w: lax.psum(up(x, w), "examples")  # noqa: E731
+    found, wanted = (jax.vmap(f, (0, None), axis_name="examples")(X[:, None], W) for f in (to_lax(function), function))
+    close(found, wanted)
+
+
+def test_a_mesh_with_explicit_axes():
+    with jax.set_mesh(mesh(2, kind=jax.sharding.AxisType.Explicit)):
+        x, w = jax.reshard(X, P("a")), jax.reshard(W, P())
+        function = lambda x, w: (up(x, w), jax.grad(loss, (0, 1))(x, w))  # noqa: E731
+        assert operators(to_lax(function), x, w) == 0
+        found, wanted = jax.jit(to_lax(function))(x, w), jax.jit(function)(x, w)
+        close(found, wanted)
+        assert jax.tree.map(jax.typeof, found) == jax.tree.map(jax.typeof, wanted)
+        close(jax.grad(to_lax(loss), (0, 1))(x, w), wanted[1])
+
+
+def test_exported_with_symbolic_sizes():
+    b, n = export.symbolic_shape("b, n")
+    types = jax.ShapeDtypeStruct((b, n, 3), "float32"), jax.ShapeDtypeStruct(W.shape, W.dtype)
+    function = lambda x, w: (up(x, w), *jax.grad(loss, (0, 1))(x, w))  # noqa: E731
+    exported = export.export(jax.jit(to_lax(function)))(*types)
+    assert set(re.findall(r"custom_call @(\w+)", exported.mlir_module())) <= {"shape_assertion"}
+    again = export.deserialize(exported.serialize())
+    close(tuple(again.call(X, W)), function(X, W))
+
+
+@pytest.mark.parametrize("context", [jax.disable_jit, lambda: jax.debug_nans(True), lambda: jax.enable_x64(True)])
+def test_modes_of_jax(context):
+    with context():
+        x, w = (jnp.asarray(array, float) for array in (X, W))
+        close(to_lax(up)(x, w), up(x, w))
+        close(jax.grad(to_lax(loss), 1)(x, w), jax.grad(loss, 1)(x, w))
+
+
+def test_flops_are_counted():
+    """XLA counts none for oneDNN's calls."""
+    x, w = np.ones((4, 16, 16, 64), np.float32), np.ones((4, 4, 32, 64), np.float32)
+    function = lambda x, w: jdeconv.conv2d_transpose(x, w, None, 2)  # noqa: E731
+    flops = jax.jit(to_lax(function)).lower(x, w).compile().cost_analysis()["flops"]
+    assert flops == pytest.approx(2 * 4 * 32 * 32 * 2 * 2 * 64 * 32, rel=0.1)
