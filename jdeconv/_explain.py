@@ -8,14 +8,15 @@ from typing import Any
 import jax
 
 from ._errors import blames_caller, refusal
-from ._facade.arrays import array
+from ._facade.apply import transpose_conv
+from ._facade.arrays import ranked_array
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
 from ._operator.primitive import LETTERS, problem_of, solve, transposed_convolution_p
 from ._plan.choose import Choice, choose
 from ._plan.problem import Problem
 from ._plan.rules import RULES
-from ._tf import DATA_FORMATS, one_of, transposed
+from ._tf import DATA_FORMATS, one_of, prepare
 
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
 
@@ -126,10 +127,10 @@ def explain(
             "expected rank 3, 4 or 5",
             "Add the batch and channels dimensions.",
         )
-    names = {"value": value_name, "filter": filter_name}
+    names = value_name, filter_name
     arguments = (output_shape, strides, padding, data_format, dilations, "explain" if name is None else name, names)
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    jaxpr = jax.make_jaxpr(lambda x, w: transposed(rank, x, w, *arguments, **options))(x, w)
+    jaxpr = jax.make_jaxpr(lambda x, w: transpose_conv(prepare(rank, x, w, *arguments, **options)))(x, w)
     equation = next(_equations(jaxpr.jaxpr))
     parameters = equation.params
     a, b = (operand.aval for operand in equation.invars)
@@ -140,7 +141,7 @@ def explain(
 
 
 def _operand(name: str, value: Any) -> Any:
-    return value if isinstance(value, jax.ShapeDtypeStruct) else array(name, value, None)
+    return value if isinstance(value, jax.ShapeDtypeStruct) else ranked_array(name, value, None)
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

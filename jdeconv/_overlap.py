@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ._arguments import integers
 from ._errors import blames_caller
-from ._facade.unreachable import worded
-from ._geometry import Geometry, Unreachable, build, spatial_sizes
+from ._facade.sizes import unreachable
+from ._geometry import Geometry, Unreachable, build
+from ._sizes import size_arguments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,12 +134,12 @@ def overlap(
     Semantics: the definition's own sum; the reading is Odena, Dumoulin and Olah's, "Deconvolution and checkerboard
     artifacts" (2016).
     """
-    sizes, kernels, steps, dils, pads = spatial_sizes(input_size, kernel_size, strides, padding, dilations)
+    sizes, kernels, steps, dils, pads = size_arguments(input_size, kernel_size, strides, padding, dilations)
     asked = None if output_size is None else integers("output_size", output_size, lengths=(len(sizes),), least=0)
     try:
         geometry = build(sizes, kernels, steps, dils, pads, asked)
     except Unreachable as error:
-        raise worded(error, "output_size", output_size, padding, sizes, steps, asked) from None
+        raise unreachable(error, "output_size", output_size, padding, sizes, steps, asked) from None
     return Overlap(geometry, tuple(_counts(geometry, dim) for dim in range(geometry.rank)))
 
 

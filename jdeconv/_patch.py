@@ -11,8 +11,9 @@ import jax
 
 from . import _settings
 from ._arguments import int_pairs
-from ._facade.arrays import precision_now
-from ._facade.lax_arguments import Operands, geometry_of, lax_result_type, operands, steps
+from ._facade.apply import Call, transpose_conv
+from ._facade.arrays import precision_now, result_type
+from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension
 from ._jax_operations import lax
 from .lax import prepare
 
@@ -186,22 +187,19 @@ def _wrapper(name: str, stood: Callable[..., jax.Array]) -> Callable[..., jax.Ar
     return call
 
 
-def _route(
-    function: Callable[..., jax.Array], prepared: Callable[..., tuple[Operands, dict[str, Any]] | None]
-) -> Callable[..., jax.Array]:
-    """A handler of lax's `function`, or what stood there where it has no answer."""
+def _route(function: Callable[..., jax.Array], prepare: Callable[..., Call | None]) -> Callable[..., jax.Array]:
+    """A handler of lax's `function`: jdeconv where `prepare` has an answer, else the function that stood there."""
     signature = inspect.signature(function)
 
     def handle(stood: Callable[..., jax.Array], *arguments: Any, **options: Any) -> jax.Array:
         try:
             given = signature.bind(*arguments, **options)
-            found = prepared(**given.arguments)
+            call = prepare(**given.arguments)
         except (TypeError, ValueError):
-            found = None
-        if found is None or not _typed_as_by_lax(found[0]):
+            call = None
+        if call is None or not _typed_as_by_lax(call):
             return stood(*arguments, **options)
-        both, parameters = found
-        return both.convolve(**parameters)
+        return transpose_conv(call)
 
     return handle
 
@@ -219,29 +217,26 @@ def _dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-) -> tuple[Operands, dict[str, Any]] | None:
+) -> Call | None:
     """`jax.lax.conv_general_dilated`'s arguments, where they ask for a transposed convolution."""
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count)
-    strides = steps("lhs_dilation", lhs_dilation, both.rank)
-    sliding = set(steps("window_strides", window_strides, both.rank)) == {1}
+    x, w, layout = arrays_and_layout(lhs, rhs, dimension_numbers, feature_group_count)
+    strides = per_dimension("lhs_dilation", lhs_dilation, layout.rank)
+    sliding = set(per_dimension("window_strides", window_strides, layout.rank)) == {1}
     if not sliding or set(strides) == {1} or batch_group_count != 1 or out_sharding is not None:
         return None
-    dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
-    return both, dict(
-        geometry=geometry_of(both, strides, dilations, int_pairs(padding, both.rank, least=None)),
-        dtype=lax_result_type(both, preferred_element_type),
-        precision=precision_now(precision),
-        method="auto",
-    )
+    dilations = (1,) * layout.rank
+    if rhs_dilation is not None:
+        dilations = per_dimension("rhs_dilation", rhs_dilation, layout.rank)
+    geometry = geometry_of(x, w, layout, strides, dilations, int_pairs(padding, layout.rank, least=None))
+    dtype = result_type(LAX, x, w, preferred_element_type, like_lax=True)
+    return Call(x, w, layout, geometry, dtype, precision_now(precision), "auto")
 
 
-def _typed_as_by_lax(both: Operands) -> bool:
+def _typed_as_by_lax(call: Call) -> bool:
     """Whether the result would have lax's type: not where it is weak, or where a mesh's axes go by their position."""
-    types = [jax.typeof(operand) for operand in (both.lhs, both.rhs)]
+    types = [jax.typeof(operand) for operand in (call.x, call.w)]
     explicit = any(kind.sharding.mesh.explicit_axes for kind in types)
-    return not all(kind.weak_type for kind in types) and (
-        not explicit or both.numbers.lhs_spec == both.numbers.out_spec
-    )
+    return not all(kind.weak_type for kind in types) and (not explicit or call.layout.input == call.layout.output)
 
 
 ROUTES: Handlers = {

@@ -1,15 +1,14 @@
-"""TensorFlow's transposed convolutions: its arguments made a `Geometry`, its layouts made the operator's."""
+"""TensorFlow's transposed convolutions: its arguments read as layout and geometry."""
 
 from typing import Any
 
 import jax
 
-from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
+from ._arguments import described, items, shown, spatial, spatial_steps, tensorflow_padding
 from ._errors import blames_caller, refusal
-from ._facade import output_shape as output_shapes
-from ._facade.apply import transpose_conv
-from ._facade.arrays import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
-from ._facade.unreachable import worded
+from ._facade.apply import Call, method_for, tensorflow_layout, transpose_conv
+from ._facade.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
+from ._facade.sizes import implied_groups, spatial_and_channels, unreachable
 from ._geometry import Undecidable, Unreachable, build
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
@@ -77,9 +76,8 @@ def conv2d_transpose(
     """
     value_name, value = one_of("value", value, "input", input)
     filter_name, filter = one_of("filter", filter, "filters", filters)
-    names = {"value": value_name, "filter": filter_name}
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         2,
         value,
         filter,
@@ -89,7 +87,7 @@ def conv2d_transpose(
         data_format,
         dilations,
         "conv2d_transpose" if name is None else name,
-        names,
+        (value_name, filter_name),
         **options,
     )
 
@@ -131,7 +129,7 @@ def conv1d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv1d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         1,
         input,
         filters,
@@ -182,7 +180,7 @@ def conv3d_transpose(
     Semantics: TensorFlow 2.21's `tf.nn.conv3d_transpose`; explicit padding and a spatial `output_shape` go beyond it.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         3,
         input,
         filters,
@@ -229,7 +227,7 @@ def conv_transpose(
 
     Semantics: TensorFlow 2.21's `tf.nn.conv_transpose`; `output_shape=None` goes beyond it.
     """
-    rank = array("input", input, None).ndim - 2
+    rank = ranked_array("input", input, None).ndim - 2
     sizes = items(output_shape)
     if sizes is not None and len(sizes) != rank + 2:
         raise refusal(
@@ -241,7 +239,7 @@ def conv_transpose(
             "Add batch and channels, or call the function of one rank, which takes the spatial sizes alone.",
         )
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
-    return transposed(
+    return _transposed(
         rank,
         input,
         filters,
@@ -255,7 +253,7 @@ def conv_transpose(
     )
 
 
-def transposed(
+def _transposed(
     rank: int,
     value: Any,
     filter: Any,
@@ -265,47 +263,60 @@ def transposed(
     data_format: Any,
     dilations: Any,
     scope: Any,
-    names: dict[str, str] | None = None,
+    spelt: tuple[str, str] = ("input", "filters"),
+    **options: Any,
+) -> jax.Array:
+    """All four functions."""
+    call = prepare(rank, value, filter, output_shape, strides, padding, data_format, dilations, scope, spelt, **options)
+    with jax.named_scope(scope):
+        return transpose_conv(call)
+
+
+def prepare(
+    rank: int,
+    value: Any,
+    filter: Any,
+    output_shape: Any,
+    strides: Any,
+    padding: Any,
+    data_format: Any,
+    dilations: Any,
+    scope: Any,
+    spelt: tuple[str, str],
     *,
     precision: Any,
     preferred_element_type: Any,
     method: Any,
-) -> jax.Array:
-    """All four functions; `names` is how the caller spells `value` and `filter`."""
-    names = names or {"value": "input", "filter": "filters"}
+) -> Call:
+    """All checks; what is left is `transpose_conv`. `spelt` is how the caller spells `value` and `filter`."""
+    mend = "The filter's last dimension is the input's channels, the one before it the output's."
+    names = Names(*spelt, channels=mend)
     channel_axis = _channel_axis(data_format, rank)
-    value = array(names["value"], value, rank)
-    filter = array(names["filter"], filter, rank)
+    value = ranked_array(names.input, value, rank)
+    filter = ranked_array(names.kernel, filter, rank)
     dtype = result_type(names, value, filter, preferred_element_type)
     steps = spatial_steps("strides", strides, rank, channel_axis)
     dils = spatial_steps("dilations", dilations, rank, channel_axis)
     pads = tensorflow_padding(padding, rank, channel_axis)
     batch, in_sizes, in_channels = value.shape[0], spatial(value.shape, channel_axis), value.shape[channel_axis]
     *kernel, group_channels, filter_inputs = filter.shape
-    check_kernel(names["filter"], filter, kernel)
-    check_inputs(
-        names,
-        value,
-        in_channels,
-        filter,
-        filter_inputs,
-        "The filter's last dimension is the input's channels, the one before it the output's.",
-    )
-    out_sizes, out_channels = output_shapes.parse(output_shape, rank, batch, group_channels, channel_axis)
-    groups = output_shapes.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
+    check_kernel(names.kernel, filter, kernel)
+    check_channels(names, value, in_channels, filter, filter_inputs)
+    out_sizes, out_channels = spatial_and_channels(output_shape, rank, batch, group_channels, channel_axis)
+    groups = implied_groups(output_shape, rank, out_channels, group_channels, in_channels, names.kernel)
     try:
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:
-        raise worded(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
+        raise unreachable(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
+    layout = tensorflow_layout(rank, channel_axis, groups)
+    call = Call(value, filter, layout, geometry, dtype, precision_now(precision), method_for(method))
     if not isinstance(scope, str):
         raise refusal(TypeError, "name", shown(scope), "not a string", "expected the name of a scope", "Use None.")
-    with jax.named_scope(scope):
-        return transpose_conv(value, filter, geometry, groups, channel_axis, **parameters)
+    return call
 
 
 def one_of(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
-    """Whichever of an argument and its alias is given, and how it is spelt."""
+    """The name and the value of an argument or its alias, whichever is given."""
     if aliased is None:
         return name, value
     if value is not None:

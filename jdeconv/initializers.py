@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import convert
 from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
-from ._facade.arrays import dtype_of, plain
+from ._facade.arrays import dtype_of, python_values
 from ._jax_operations import jnp
 from .convert._layouts import LAYOUTS, layout_named, moved
 
@@ -73,7 +73,7 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
     Semantics: Keys 1981, "Cubic convolution interpolation for digital image processing", against `jax.image.resize`.
     """
 
-    number = plain(a)
+    number = python_values(a)
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise refusal(
             TypeError, "a", shown(a), "not a number", "expected the slope of a function", "Use -0.5 or -0.75."
@@ -137,7 +137,7 @@ def icnr(
             "Use None, or one that jax.nn.initializers makes.",
         )
     draw = initializer or jax.nn.initializers.he_normal()
-    groups = plain(groups)
+    groups = python_values(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
@@ -186,7 +186,7 @@ def _interpolation(
     groups: int,
 ) -> Initializer:
     """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
-    groups = plain(groups)
+    groups = python_values(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:

@@ -6,10 +6,10 @@ import jax
 
 from ._arguments import flag, int_pairs, items
 from ._errors import blames_caller, refusal
-from ._facade import output_shape as output_shapes
-from ._facade.arrays import method_for, plain, precision_now
-from ._facade.lax_arguments import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
-from ._facade.unreachable import worded
+from ._facade.apply import Call, Layout, method_for, transpose_conv
+from ._facade.arrays import Names, precision_now, python_values, result_type
+from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension
+from ._facade.sizes import spatial_only, unreachable
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
 
@@ -81,7 +81,7 @@ def conv_transpose(
 
     Semantics: JAX 0.10 to 0.12 `jax.lax.conv_transpose` (tests/test_lax.py).
     """
-    both, options = prepare(
+    call = prepare(
         lhs,
         rhs,
         strides,
@@ -95,7 +95,7 @@ def conv_transpose(
         feature_group_count=feature_group_count,
         method=method,
     )
-    return both.convolve(**options)
+    return transpose_conv(call)
 
 
 def prepare(
@@ -114,8 +114,8 @@ def prepare(
     method: str = "auto",
     output_shape: Any = None,
     names: Names = LAX,
-) -> tuple[Operands, dict[str, Any]]:
-    """All checks; what is left to do is `convolve`. `output_shape` asks for spatial sizes other than the default."""
+) -> Call:
+    """All checks; what is left is `transpose_conv`. `output_shape` asks for spatial sizes other than the default."""
     ndim = getattr(lhs, "ndim", 0)
     if dimension_numbers is None and ndim > max(LAYOUTS):
         raise refusal(
@@ -127,22 +127,20 @@ def prepare(
             "Name it, as in ('NWXYZC', 'WXYZIO', 'NWXYZC').",
         )
     dimension_numbers = LAYOUTS.get(ndim) if dimension_numbers is None else dimension_numbers
-    swapped = flag("transpose_kernel", transpose_kernel)
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped, names)
-    steps_ = steps("strides", strides, both.rank)
-    dilations = (1,) * both.rank if rhs_dilation is None else steps(names.rhs_dilation, rhs_dilation, both.rank)
-    extents = tuple(map(extent, both.kernel, dilations))
+    transpose_kernel = flag("transpose_kernel", transpose_kernel)
+    x, w, layout = arrays_and_layout(lhs, rhs, dimension_numbers, feature_group_count, transpose_kernel, names)
+    steps = per_dimension("strides", strides, layout.rank)
+    dilations = (1,) * layout.rank
+    if rhs_dilation is not None:
+        dilations = per_dimension(names.dilations, rhs_dilation, layout.rank)
     if output_shape is None:
-        pads = _pads(padding, extents, steps_, flag("use_consistent_padding", use_consistent_padding))
-        geometry = geometry_of(both, steps_, dilations, pads)
+        extents = tuple(map(extent, layout.kernel_sizes(w), dilations))
+        pads = _pads(padding, extents, steps, flag("use_consistent_padding", use_consistent_padding))
+        geometry = geometry_of(x, w, layout, steps, dilations, pads, names=names)
     else:
-        geometry = _sized(both, steps_, dilations, padding, output_shape)
-    return both, dict(
-        geometry=geometry,
-        dtype=lax_result_type(both, preferred_element_type),
-        precision=precision_now(precision),
-        method=method_for(method),
-    )
+        geometry = _sized(x, w, layout, steps, dilations, padding, output_shape)
+    dtype = result_type(names, x, w, preferred_element_type, like_lax=True)
+    return Call(x, w, layout, geometry, dtype, precision_now(precision), method_for(method))
 
 
 def _pads(
@@ -150,7 +148,7 @@ def _pads(
 ) -> tuple[tuple[int, int], ...]:
     """By how much the dilated input is padded in each dimension."""
     rank = len(strides)
-    padding = plain(padding)
+    padding = python_values(padding)
     unstrided = isinstance(padding, str) and not consistent and set(strides) <= {1}
     if unstrided and padding not in MODES and padding.upper() in ("SAME", "SAME_LOWER", "VALID"):
         return tuple(lax.padtype_to_pads([1] * rank, extents, strides, padding))  # as for a convolution
@@ -174,16 +172,23 @@ def _forward(mode: str, extent: int, stride: int) -> tuple[int, int]:
 
 
 def _sized(
-    both: Operands, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Any, output_shape: Any
+    x: jax.Array,
+    w: jax.Array,
+    layout: Layout,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    padding: Any,
+    output_shape: Any,
 ) -> Geometry:
-    """With the output's sizes asked for: any that the strided convolution maps to the input's."""
-    sizes = output_shapes.spatial_sizes(output_shape, both.rank)
+    """The geometry of the output sizes asked for: any that the strided convolution maps to the input's."""
+    inputs, kernel = layout.input_sizes(x), layout.kernel_sizes(w)
+    sizes = spatial_only(output_shape, layout.rank)
     pads = padding
     if not _is_mode(padding):
-        pairs = int_pairs(padding, both.rank, least=None)
-        extents = map(extent, both.kernel, dilations)
+        pairs = int_pairs(padding, layout.rank, least=None)
+        extents = map(extent, kernel, dilations)
         pads = tuple((e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, pairs, strict=True))
     try:
-        return build(both.input, both.kernel, strides, dilations, pads, sizes)
+        return build(inputs, kernel, strides, dilations, pads, sizes)
     except (Unreachable, Undecidable) as error:
-        raise worded(error, "output_shape", output_shape, padding, both.input, strides, sizes) from None
+        raise unreachable(error, "output_shape", output_shape, padding, inputs, strides, sizes) from None

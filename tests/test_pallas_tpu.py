@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 import jdeconv
 from jdeconv._formulations import METHODS, Engine
-from jdeconv._geometry import cut
+from jdeconv._geometry import crop
 from jdeconv._plan.choose import tpu_tiles as tpu_tiles
 
 FLOATS = ("float32", "bfloat16")
@@ -79,7 +79,7 @@ def test_parts_of_the_width(case, number):
 
 def test_steps_that_see_no_input():
     """Negative pads, which TensorFlow's arguments have not: 40 zeros before and 30 after all that taps reach."""
-    geometry = cut((20,), (3,), (1,), (1,), [(-40, -30)])
+    geometry = crop((20,), (3,), (1,), (1,), [(-40, -30)])
     x, w = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((2, 20, 1, 6), (3, 4, 1, 6)))
     engine = Engine("highest", np.dtype("float32"), "cpu")
     with interpreted(), steps(columns=16):

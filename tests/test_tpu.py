@@ -23,7 +23,7 @@ from benchmarks import cases as benchmark
 from benchmarks import tpu_pallas, tpu_program
 from benchmarks.tpu_cycles import cycles
 from jdeconv._formulations import METHODS, Engine
-from jdeconv._geometry import cut
+from jdeconv._geometry import crop
 from jdeconv._plan import choose as planning
 from jdeconv._plan.problem import Problem
 
@@ -56,7 +56,7 @@ def test_what_a_tpu_is_given_equals_the_definition(method, case):
 
 def test_one_tap_that_reaches_past_a_pad():
     """Negative low pads, which TensorFlow's arguments have not: tap 0 of position p is output 2p + 1."""
-    geometry = cut((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
+    geometry = crop((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
     rng = np.random.default_rng(0)
     x, w, y = (rng.standard_normal(s).astype("float32") for s in ((2, 4, 3, 1, 16), (1, 1, 5, 1, 16), (2, 9, 7, 1, 5)))
     engine, reached = Engine("highest", np.dtype("float32"), "tpu"), y[:, 1::2, 1::2]

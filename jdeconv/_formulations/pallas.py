@@ -4,7 +4,7 @@ Kernels see a plane: 1-D is 2-D of height 1, and the only group has no axis. A k
 
     transpose_conv(x, w, geometry, engine): x (n, h, w, i), w (kh, kw, o, i) -> (n, H, W, o), of type engine.dtype
 
-and raises NotImplementedError, by `unable`, for what it alone can't do. Pallas loads when a kernel is asked for.
+and raises NotImplementedError, by `unsupported`, for what it alone can't do. Pallas loads when a kernel is asked for.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from .._errors import unable
+from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_compat import tpu_interpreted
 from .._plan.problem import UNKNOWN, Problem
@@ -93,10 +93,12 @@ def available() -> bool:
 def _kernel(platform: str) -> ModuleType:
     if platform == "cpu":
         if not tpu_interpreted():
-            raise unable("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
+            raise unsupported(
+                "pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}."
+            )
         platform = "tpu"
     if platform not in KERNELS:
-        raise unable(
+        raise unsupported(
             "pallas",
             "a program over several devices; expected one device's",
             "Use method='auto', or jax.shard_map over all axes.",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
-from .._errors import unable
+from .._errors import unsupported
 from .problem import UNKNOWN, Problem
 from .rule import Rule
 from .rules import RULES
@@ -37,7 +37,7 @@ def choose(platform: str, engine: str, problem: Problem, method: str, methods: M
     problem = dataclasses.replace(problem, inputs=inputs, outputs=outputs)
     if method != AUTO:
         if reason := methods[method].supports(problem):
-            raise unable(method, reason)
+            raise unsupported(method, reason)
         return Choice(method, engine, None)
     here = [{"*", *names.split()} for names in (platform, engine, problem.result)]
     for rule in RULES:

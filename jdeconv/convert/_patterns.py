@@ -4,10 +4,9 @@ import fnmatch
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from .._arguments import shown
+from .._arguments import described, shown
 from .._errors import either, refusal
-from .._facade.arrays import described
-from ._arrays import array as as_array
+from .._facade.arrays import any_array
 from ._leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 
@@ -83,7 +82,7 @@ def copies(tree: Tree, like: Tree, pairs: dict[str, str]) -> dict[str, Any]:
     """What is copied, by the path in `like`."""
     values = {}
     for taker, name in pairs.items():
-        values[taker] = as_array("tree", tree.leaves[name])
+        values[taker] = any_array("tree", tree.leaves[name])
         wanted = tuple(like.leaves[taker].shape)
         if values[taker].shape != wanted:
             raise refusal(
