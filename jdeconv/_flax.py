@@ -1,4 +1,4 @@
-"""What Flax's two `ConvTranspose` layers share: the convolution that they call instead, and their kernel's groups."""
+"""What Flax's two `ConvTranspose` layers share: jdeconv's convolution in place of lax's, and grouped kernels."""
 
 import inspect
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def call_layer(
     *,
     mask: Any = None,
 ) -> jax.Array:
-    """Flax's own `__call__` of the layer, its one `lax.conv_transpose` exchanged; `mask` is one not applied by Flax.
+    """Flax's own `__call__` of the layer, its one `lax.conv_transpose` exchanged; `mask` is one that Flax doesn't see.
 
     The function below Flax's wrappers runs, so that whatever wraps calls (linen's scopes and interceptors, nnx's
     captures) wraps the caller's alone. It runs with a `lax` of its own: nothing is put into `jax.lax`, where another
@@ -92,7 +92,7 @@ class _Lax:
 
 
 def grouped_shape(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
-    """The kernel's shape where its first channels, the input's or with `transpose_kernel` the output's, are a group's.
+    """The grouped kernel's shape: its first channel size, input or with `transpose_kernel` output, is one group's.
 
     >>> grouped_shape((3, 3, 8, 4), 2)
     (3, 3, 4, 4)

@@ -32,7 +32,7 @@ def patch() -> "Patch":
     The patch is part of the key of `jax.jit`'s cache. A function that was called before is traced and compiled once
     more at its first call under the patch, whatever it computes; without the patch its first program is back.
 
-    A block belongs to the thread that entered it, as those of JAX's own context managers do:
+    A block belongs to the thread that entered it, as the blocks of JAX's own context managers do:
       - A generator that is suspended inside leaves its caller in the block.
       - An `asyncio` task that waits inside leaves the other tasks of the thread in the block.
       - Another thread can't end the block, neither by `restore()` nor by leaving, while the first thread lives.
@@ -40,8 +40,8 @@ def patch() -> "Patch":
     What is routed: calls of `jax.lax.conv_transpose`, and those calls of `jax.lax.conv_general_dilated` that are
     transposed convolutions: some `lhs_dilation` above 1, all `window_strides` 1, `batch_group_count` 1, no
     `out_sharding`. Flax's (linen and nnx), Haiku's and, up to 0.13.8, Equinox's layers make such calls. Results are the
-    same up to rounding, with the same dtypes and shardings; calls that jdeconv can't do, or whose arguments don't fit,
-    go to `jax.lax` as ever, and so their errors are its own.
+    same up to rounding, with the same dtypes and shardings. Calls that jdeconv can't do, or whose arguments don't fit,
+    go to `jax.lax` as ever, with its errors.
 
     What is not reached:
       - A program that the caller holds: what `jax.jit(f).lower(x)`, `jax.export`, `jax.make_jaxpr`, `jax.vjp` or
@@ -79,16 +79,16 @@ def patch() -> "Patch":
 
 
 class Patch:
-    """One call of `patch`: in effect everywhere, or in the `with` blocks that it was given to, until restored."""
+    """One call of `patch`: in effect everywhere, or in the `with` blocks that entered it, until restored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entered: list[threading.Thread] = []  # whose blocks are not left, a thread once for each block
+        self._entered: list[threading.Thread] = []  # the threads inside a block, once for each block
         self._everywhere = True
         _wrappers.hold(everywhere=True)
 
     def restore(self) -> None:
-        """Ends it everywhere, and in blocks of this thread that are not left yet; nothing happens if it has ended."""
+        """Ends it everywhere, and in blocks that this thread is still in; does nothing if it has ended."""
         with self._lock:
             self._end_everywhere()
             while self._leave():
@@ -111,7 +111,7 @@ class Patch:
             _wrappers.release(everywhere=True)
 
     def _leave(self) -> bool:
-        """Leaves a block of this thread, or forgets one of a thread that has ended; False if there is none."""
+        """Leaves a block of this thread, or drops a block of an ended thread; False if there is none."""
         here = threading.current_thread()
         if here in self._entered:
             self._entered.remove(here)
@@ -125,7 +125,7 @@ class Patch:
 
 
 class _Here(threading.local):
-    """The blocks that this thread is in. JAX's setting is on while there are any, in whatever order they are left."""
+    """The blocks that this thread is in. JAX's setting is on while there are any; they may be left in any order."""
 
     blocks = 0
     on: Any = None

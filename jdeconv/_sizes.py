@@ -29,7 +29,7 @@ def output_sizes(
 
     Args:
       input_size: the input's spatial size in pixels, an int, or one int a spatial dimension. At least 0.
-      kernel_size: the kernel's, likewise (an int, or a sequence of one, stands for every dimension).
+      kernel_size: the kernel's spatial size, likewise (an int, or a sequence of one, stands for every dimension).
       strides, dilations: in pixels, likewise. At least 1; default (and None) 1.
       padding: `'SAME'` (default), `'VALID'`, or a `(low, high)` pair for each spatial dimension, at least 0.
 
@@ -65,7 +65,7 @@ def output_sizes(
 def size_arguments(
     input_size: Any, kernel_size: Any, strides: Any, padding: Any, dilations: Any
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], Padding]:
-    """The arguments of `output_sizes`, an entry a spatial dimension."""
+    """The arguments of `output_sizes`, each with one entry a spatial dimension."""
     sizes = integers("input_size", input_size, least=0)
     rank = len(sizes)
     kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)

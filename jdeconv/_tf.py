@@ -42,18 +42,18 @@ def conv2d_transpose(
         read as NumPy arrays, so a `GradientTape` sees nothing of the call. `input` is an alias; give one of the two.
       filter: `[K_h, K_w, C_out / groups, C_in]`, same dtype as `value`. `filters` is an alias.
       output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time
-        (or symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups.
+        (or symbolic dimensions). A batch of -1 stands for N. C_out / `filter.shape[2]` is the number of groups.
         None (the default): `H*strides` (SAME), `(H-1)*strides + (K_h-1)*dilations + 1` (VALID), the smallest reachable
-        size (explicit padding), and one group. This and the other numbers may be arrays; JAX's must not be traced.
-      strides, dilations: in pixels; an int, or 1, 2 or 4 ints, those of N and C being 1. None (the default) is 1.
+        size (explicit padding), and one group. All numbers may also be arrays; JAX's must not be traced.
+      strides, dilations: in pixels; an int, or 1, 2 or 4 ints, with 1 for N and C. None (the default) is 1.
       padding: `'SAME'` (default), `'VALID'`, or four pairs in the order of `data_format`, such as
         `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.
       data_format: `'NHWC'` (default; None is the same) or `'NCHW'`.
       name: the `jax.named_scope` of the operation, as profilers show it. Default `'conv2d_transpose'`.
       precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter; or a
-        `jax.lax.DotAlgorithmPreset`, which is the least of the three that keeps as many bits. None (the default) is
+        `jax.lax.DotAlgorithmPreset`: the least of the three that keeps as many bits. None (the default) is
         `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
+      preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: `value`'s own.
       method: `'auto'` (default: by a table of measured rules, see `explain`) or the formulation to use, for gradients
         too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
@@ -114,7 +114,7 @@ def conv1d_transpose(
       filters: `[K, C_out / groups, C_in]`, same dtype as `input`.
       output_shape: the full shape in the order of `data_format`, the one spatial size in a sequence, or None for the
         default size.
-      strides, dilations: in samples; an int, or 1 or 3 ints, those of N and C being 1. None is 1.
+      strides, dilations: in samples; an int, or 1 or 3 ints, with 1 for N and C. None is 1.
       padding: `'SAME'` (default), `'VALID'`, or three pairs in the order of `data_format`.
       data_format: `'NWC'` (default; None is the same) or `'NCW'`.
       name, precision, preferred_element_type, method: as in `conv2d_transpose`.
@@ -164,7 +164,7 @@ def conv3d_transpose(
       input: `[N, D, H, W, C_in]` (`[N, C_in, D, H, W]` for `'NCDHW'`).
       filters: `[K_d, K_h, K_w, C_out / groups, C_in]`, same dtype as `input`.
       output_shape: the full shape in the order of `data_format`, the three spatial sizes, or None for the default ones.
-      strides, dilations: in voxels; an int, or 1, 3 or 5 ints, those of N and C being 1. None is 1.
+      strides, dilations: in voxels; an int, or 1, 3 or 5 ints, with 1 for N and C. None is 1.
       padding: `'SAME'` (default), `'VALID'`, or five pairs in the order of `data_format`.
       data_format: `'NDHWC'` (default; None is the same) or `'NCDHW'`.
       name, precision, preferred_element_type, method: as in `conv2d_transpose`.

@@ -35,7 +35,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`. Keyword only.
 
     `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic
-    dimension, or one for each dimension), in the place of `output_padding`: any that the layer's strided convolution
+    dimension, or one for each dimension), in place of `output_padding`: any sizes that the layer's strided convolution
     maps to the input's.
 
     Raises: ValueError for an input of another rank or sizes that are not reachable, NotImplementedError for
@@ -71,7 +71,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         key: Any,
         method: str = "auto",
     ) -> None:
-        # Equinox's own, past those of its classes of one rank: they would pass the number of dimensions once more.
+        # Equinox's constructor of any rank, by name: super() would reach its classes of one rank, which take no rank.
         equinox.nn.ConvTranspose.__init__(
             self,
             python_values(num_spatial_dims),
@@ -118,7 +118,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         return y if self.bias is None else y + self.bias
 
     def _padding_for(self, sizes: tuple[int, ...], output_shape: Any) -> Any:
-        """Equinox's padding of the dilated input, `output_padding` being what `output_shape` asks for."""
+        """Equinox's padding of the dilated input, with the `output_padding` that `output_shape` asks for."""
         if output_shape is None:
             return self._padding_transpose()
         if self.padding_mode == "CIRCULAR":

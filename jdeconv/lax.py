@@ -14,7 +14,7 @@ from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
 
 MODES = ("SAME", "VALID")
-# What lax takes None for, by the number of dimensions.
+# lax's layouts where dimension_numbers is None, by the number of dimensions.
 LAYOUTS = {
     2: ("NC", "IO", "NC"),
     3: ("NHC", "HIO", "NHC"),
@@ -48,8 +48,8 @@ def conv_transpose(
         `transpose_kernel`), same dtype.
       strides: one int a spatial dimension, in pixels.
       padding: `'SAME'` (`in*stride` pixels), `'VALID'` (`in*stride + max(k_eff - stride, 0)`, `k_eff` being
-        `(k-1)*dilation + 1`), or a (low, high) pair a dimension by which the dilated input is padded; negative pads cut
-        it. Where all strides are 1, also any string that `jax.lax.conv_general_dilated` takes.
+        `(k-1)*dilation + 1`), or a (low, high) pair a dimension by which the dilated input is padded (cropped if
+        negative). Where all strides are 1, also any string that `jax.lax.conv_general_dilated` takes.
       rhs_dilation: one int a spatial dimension, in pixels; None (default) is 1.
       dimension_numbers: None (default: channels last), three strings, or a `jax.lax.ConvDimensionNumbers`.
       transpose_kernel: False (default) slides `rhs` as it stands. True takes it for the kernel of the strided
@@ -58,10 +58,11 @@ def conv_transpose(
         `jax.lax.DotAlgorithmPreset` or its name, which lax's convolutions take for the default, is the least of the
         three that keeps as many bits of the operands. A `jax.lax.DotAlgorithm` is refused. None (default) is
         `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result. Default: that of `lhs`.
+      preferred_element_type: the dtype of sums and result. Default: the dtype of `lhs`.
       use_consistent_padding: True takes pairs, like strings, for the pads of the strided convolution, as PyTorch does;
         each dimension may have a string of its own. Default False.
-      feature_group_count: groups of channels, which `jax.lax.conv_transpose` lacks; divides both. Default 1.
+      feature_group_count: the number of groups, which `jax.lax.conv_transpose` lacks; divides the input and output
+        channels. Default 1.
       method: `'auto'` (default: by a table of measured rules) or the formulation to use, for gradients too: `'lax'`,
         `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 

@@ -17,14 +17,14 @@ class ConvTranspose(linen.ConvTranspose):
     values from the same key, so checkpoints interchange. Beyond it:
 
     Args:
-      feature_group_count: groups of features; divides the input's and the output's. The kernel is
+      feature_group_count: the number of groups; divides the input and output features. The kernel is
         `[*kernel_size, in_features / groups, features]`, or `[*kernel_size, features / groups, in_features]` with
         `transpose_kernel`, and so is `mask`. Default 1.
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic dimension,
-    or one for each dimension) other than the default ones; any that the strided convolution of that padding maps to the
-    input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+    or one for each dimension) other than the default ones: any sizes that the strided convolution with that padding
+    maps to the input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
 
     Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
     divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.

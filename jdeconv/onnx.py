@@ -53,18 +53,18 @@ def conv_transpose(
       auto_pad: `'NOTSET'` (default: as `pads` says), `'VALID'` (no pads), `'SAME_UPPER'` or `'SAME_LOWER'` (outputs of
         `size*strides`; an odd pad goes to the end or to the beginning).
       dilations, strides: in pixels, at least 1; one int a spatial dimension. None (default): 1.
-      group: into how many parts the channels fall, at least 1, a divisor of C. Default 1.
-      kernel_shape: the spatial sizes of `W`, to which it must be equal. None (default): those.
-      output_padding: how many pixels more there are at the end, at least 0 and less than the larger of stride and
+      group: the number of groups of channels, at least 1, a divisor of C. Default 1.
+      kernel_shape: must equal the spatial sizes of `W`. None (default): taken from `W`.
+      output_padding: pixels added at the end, at least 0 and less than the larger of stride and
         dilation, one a dimension. None (default): 0. With `output_shape` or SAME it only moves the pads.
       output_shape: the spatial sizes of the result, without batch and channels. `pads` are then ignored: the total of
         `(size-1)*strides + output_padding + (kernel-1)*dilations + 1 - output_shape` is split, an odd pad going to the
         beginning, or to the end for SAME_UPPER; negative, it is split likewise, and pixels that no tap reaches are
         added. None (default): as auto_pad and pads say.
-      pads: how many pixels are cut off, at least 0: the beginnings of all dimensions, then the ends. None (default): 0.
+      pads: pixels cropped, at least 0: the beginnings of all dimensions, then the ends. None (default): 0.
         Not together with an `auto_pad` other than NOTSET.
       precision, preferred_element_type, method: as in `jdeconv.conv2d_transpose`.
-      An int stands for every dimension wherever one int a dimension is asked for.
+      Wherever one int a dimension is asked for, a single int stands for all dimensions.
 
     Returns:
       `[N, M, spatial...]`, in `preferred_element_type` or else the dtype of `X`. Without `output_shape` and SAME the
@@ -83,8 +83,8 @@ def conv_transpose(
       >>> conv_transpose(X, W, strides=[2], output_shape=[6])[0, 0]
       Array([1., 1., 2., 1., 1., 0.], dtype=float32)
 
-    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/test_onnx.py`), whose
-    negative total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
+    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/test_onnx.py`), in which a
+    total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
     total is negative: with SAME it gives `(size-1)*strides + (kernel-1)*dilations + 1` instead of `size*strides`, it
     puts the pixels that `output_shape` adds at the end, and it refuses as many as a stride or more. It also refuses
     empty results, and an `output_padding` that only the dilation exceeds.

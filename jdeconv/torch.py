@@ -83,18 +83,18 @@ def conv_transpose2d(
     Args:
       input: `[N, C_in, H, W]`, or `[C_in, H, W]` without a batch; float16, bfloat16, float32, float64, complex or
         int32 (int64 with `jax_enable_x64`), or a narrower integer with `preferred_element_type`. Only the batch may be
-        empty. A tensor or parameter of PyTorch is read as NumPy would, from any device: JAX computes the gradients, and
-        PyTorch's autograd sees nothing of the call.
+        empty. A tensor or parameter of PyTorch is read as a NumPy array, from any device: JAX computes the gradients,
+        and PyTorch's autograd sees nothing of the call.
       weight: `[C_in, C_out / groups, K_h, K_w]`, same dtype as `input`.
       bias: `[C_out]`, same dtype, or None (default). Added, and its gradient summed, in float32 at least.
       stride, dilation: in pixels, at least 1; an int, or one or two ints. Default 1.
-      padding: how many pixels are cut off at either end, likewise, at least 0. Default 0.
-      output_padding: how many rows and columns more there are at the end, likewise, at least 0 and less than the larger
-        of stride and dilation. Default 0.
-      groups: into how many parts the channels fall, at least 1, a divisor of C_in. Default 1.
+      padding: pixels cropped at either end, likewise, at least 0. Default 0.
+      output_padding: rows and columns added at the end, likewise, at least 0 and less than the larger of stride and
+        dilation. Default 0.
+      groups: the number of groups of channels, at least 1, a divisor of C_in. Default 1.
       precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for input and weight. None
         (the default) is `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result, of the same kind as `input`'s. Default: that of `input`.
+      preferred_element_type: the dtype of sums and result, of the same kind as `input`'s. Default: `input`'s own.
       method: `'auto'` (default: by a table of measured rules, see `jdeconv.explain`) or the formulation to use, for
         gradients too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
@@ -114,7 +114,7 @@ def conv_transpose2d(
       >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=1)[0, 0, 0]
       Array([1., 2., 1., 1.], dtype=float32)
 
-    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, whose arguments, order and refusals these are
+    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, with its arguments, their order and its refusals
     (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
     (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
     than narrowed. An `output_padding` that is too large is refused beside an empty batch, too.

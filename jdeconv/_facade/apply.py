@@ -1,6 +1,7 @@
 """The one way from a facade to the operator: arrays in any layout, the layout, the geometry, and how to compute."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -59,9 +60,14 @@ def torch_layout(rank: int, groups: int) -> Layout:
     return Layout(image, (*range(2, rank + 2), 1, 0), image, groups)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("x", "w"),
+    meta_fields=("layout", "geometry", "dtype", "precision", "method"),
+)
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A facade's call after all checks: what is left is `transpose_conv`."""
+    """A facade's call after all checks, for `transpose_conv`. A pytree, so that `jax.eval_shape` can return it."""
 
     x: jax.Array
     w: jax.Array
