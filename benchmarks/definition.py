@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jdeconv._formulations import METHODS
-from jdeconv._geometry import Geometry, cut
+from jdeconv._geometry import Geometry, crop
 from jdeconv._operator.primitive import solve
 
 from .report import number, table
@@ -85,7 +85,7 @@ def problems(count: int, seed: int = 0) -> Iterator[Problem]:
         sizes, kernels, strides, cuts = zip(*dims, strict=True)
         groups = rng.choice((1, 1, 1, 4))
         inputs, outputs = (rng.choice((1, 3, 8, 21, 64, 130)) // (groups if groups > 1 else 1) or 1 for _ in range(2))
-        yield Problem(cut(sizes, kernels, strides, (1,) * rank, cuts), rng.randint(1, 3), groups, inputs, outputs)
+        yield Problem(crop(sizes, kernels, strides, (1,) * rank, cuts), rng.randint(1, 3), groups, inputs, outputs)
 
 
 def defined(problem: Problem, arrays: dict[str, Array], result: str) -> Array:

@@ -1,44 +1,43 @@
-"""The argument forms that callers may use for integers and padding, made plain; no JAX."""
+"""Integers and padding, read from every form that callers may give them in; no JAX."""
 
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from ._errors import either, refusal
+from ._geometry import Padding
 
 LARGEST = 2**31 - 1  # of a size, a step or a pad: products of two fit XLA's 64 bits
 MOST_SHOWN = 16  # entries of an array or a list
 LONGEST_SHOWN = 160  # characters of anything else, such as a dict of arrays
 
-Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
+def concrete(value: Any) -> Any:
+    """An array with known values, of JAX or any other library, as NumPy's array or scalar; else `value` itself.
 
-def known(value: Any) -> Any:
-    """An array whose values are known, JAX's or any other library's, as NumPy's or its scalar; else `value` itself.
-
-    Inside `jit` JAX would trace whatever is done with an array of its own, even where its values are known.
+    Inside `jit` JAX traces every operation on its own arrays, even where their values are known.
     """
     if not hasattr(value, "__array__") or not hasattr(value, "dtype"):
         return value
     try:
         return value.__array__()[()]
-    except Exception:  # traced, a random key, a tensor without values: each library has an error of its own
+    except Exception:  # traced, a random key, a tensor without values: each library raises an error of its own
         return value
 
 
 def items(value: Any) -> list[Any] | None:
     """The entries of a sequence or one-dimensional array; None for anything else."""
-    value = known(value)
+    value = concrete(value)
     if getattr(value, "ndim", 1) != 1 or not hasattr(value, "__len__") or isinstance(value, (str, bytes, set, dict)):
         return None
     try:
         return list(value)
-    except (TypeError, ValueError):  # a length, but no entries: a neural network's layers, a shape of unknown rank
+    except (TypeError, ValueError):  # a length but no entries: a neural network's layers, a shape of unknown rank
         return None
 
 
 def shown(value: Any) -> str:
-    """How an error message shows an argument: arrays as the list that a reader would have typed."""
+    """An argument as an error message shows it: arrays as the list that a reader would have typed."""
     if isinstance(value, (list, tuple)):
         inner = ", ".join(map(shown, value[:MOST_SHOWN])) + (", ..." if len(value) > MOST_SHOWN else "")
         return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
@@ -53,10 +52,15 @@ def shown(value: Any) -> str:
         return f"traced {value.dtype}{list(value.shape)}"
 
 
+def described(value: Any) -> str:
+    """An array as its dtype and shape, anything else as `shown` has it."""
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else shown(value)
+
+
 def integer(value: Any) -> int | None:
-    """`value` as an int if it is an integer known now (NumPy's and concrete arrays' too), else None."""
+    """`value` as an int if it is an integer known now, in an array or not; else None."""
     try:
-        return operator.index(known(value))
+        return operator.index(concrete(value))
     except TypeError:  # floats, strings, and traced values
         return None
 
@@ -70,10 +74,10 @@ def integers(
     whole: object = None,
     single: bool = True,
 ) -> tuple[int, ...]:
-    """One int, broadcast to `lengths[0]`, or a sequence of one of `lengths`, as a tuple; None for `lengths`: any.
+    """A tuple of ints: `value` is one int, broadcast to `lengths[0]`, or a sequence of one of `lengths` (None: any).
 
-    A sequence of length 1 is broadcast too, unless `single` is False.
-    `whole` is what an error shows where `value` is only a part of the argument.
+    A sequence of length 1 is broadcast too, unless `single` is False. No int may be below `least` (None: any may).
+    `whole` is the argument that an error shows, where `value` is only a part of it.
     """
     received = shown(value if whole is None else whole)
     entries = items(value)
@@ -122,15 +126,15 @@ def integers(
 
 
 def flag(name: str, value: Any) -> bool:
-    """A bool, Python's or an array's; 'no' and 2 are neither True nor False."""
-    value = known(value)
+    """A bool, of Python or in an array; 'no' and 2 are refused."""
+    value = concrete(value)
     if type(value).__name__ == "bool":
         return bool(value)
     raise refusal(TypeError, name, shown(value), "not a bool", "expected True or False", "Use one of the two.")
 
 
 def spatial_steps(name: str, value: object, rank: int, channel_axis: int) -> tuple[int, ...]:
-    """Strides or dilations: None (1), an int, or 1, `rank` or `rank + 2` ints, those of batch and channels being 1."""
+    """Strides or dilations: None (1), an int, or 1, `rank` or `rank + 2` ints, with 1 for batch and channels."""
     if value is None:
         return (1,) * rank
     steps = integers(name, value, lengths=(rank, rank + 2), least=1)
@@ -150,12 +154,12 @@ def spatial_steps(name: str, value: object, rank: int, channel_axis: int) -> tup
 
 
 def spatial(entries: tuple[Any, ...], channel_axis: int) -> tuple[Any, ...]:
-    """The spatial ones of one entry per dimension, batch being first and channels second or last."""
+    """The spatial entries of one per dimension, where the batch is first and channels are second or last."""
     return entries[2:] if channel_axis == 1 else entries[1:-1]
 
 
 def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
-    """'SAME', 'VALID', or one (low, high) pair for every dimension, those of batch and channels being zero."""
+    """'SAME', 'VALID', or a (low, high) pair for every dimension, zeros for batch and channels."""
     if isinstance(value, str) or items(value) is None:
         return spatial_padding(value, rank + 2)
     pairs = int_pairs(value, rank + 2)
@@ -172,7 +176,7 @@ def tensorflow_padding(value: object, rank: int, channel_axis: int) -> Padding:
 
 
 def spatial_padding(value: object, count: int) -> Padding:
-    """'SAME', 'VALID', or `count` pairs of ints, at least 0."""
+    """'SAME', 'VALID', or `count` pairs of ints from 0."""
     return value if isinstance(value, str) and value in ("SAME", "VALID") else int_pairs(value, count)
 
 

@@ -1,4 +1,4 @@
-"""The one form of every refusal: the argument, the value received, what was expected, how to mend it."""
+"""Refusals: errors that name the argument, the value received, what was expected, and how to mend it."""
 
 import functools
 import os
@@ -26,17 +26,17 @@ def refusal(
     return error
 
 
-def unable(method: str, reason: str, mend: str = "Use method='auto'.") -> Exception:
-    """A method that can't do this case, for a reason as `supports` gives it: what is wrong; what was expected."""
+def unsupported(method: str, reason: str, mend: str = "Use method='auto'.") -> Exception:
+    """The error of a method that can't do this case; `reason` is what `supports` returned."""
     problem, _, expected = reason.partition("; ")
     return refusal(NotImplementedError, "method", repr(method), problem, expected, mend)
 
 
 def blames_caller(function: Function) -> Function:
-    """What users call, or JAX for them: a refusal's traceback ends in their line, and shows no frame of this package.
+    """Wraps what users call, or JAX for them: a refusal's traceback ends in the user's line, without our frames.
 
-    As JAX does with its own frames, and unless `jax_traceback_filtering` is 'off'. Other errors keep all frames: they
-    are faults, of the package, of JAX or of a function that the user gave, and the frames say whose.
+    JAX does the same with its own frames, and `jax_traceback_filtering='off'` turns off both. Other errors keep all
+    frames: they are faults of the package, of JAX or of a function that the user gave, and the frames say whose.
     """
 
     @functools.wraps(function)
@@ -45,18 +45,18 @@ def blames_caller(function: Function) -> Function:
             return function(*arguments, **options)
         except Exception as error:
             traceback = error.__traceback__
-            # Without a second frame the function was never entered: arguments that its signature doesn't have.
+            # Without a second frame the function was never entered: its signature lacks an argument.
             refused = _REFUSED in vars(error) or traceback is None or traceback.tb_next is None
             if refused and _filtering():
                 error.with_traceback(_foreign(traceback))
-            del traceback  # whose frames hold this one, and so all arguments
+            del traceback  # its frames hold this frame, and so all arguments
             raise
 
     return cast(Function, call)
 
 
 def _filtering() -> bool:
-    jax = sys.modules.get("jax")  # this module is loaded without it, too
+    jax = sys.modules.get("jax")  # this module also loads without it
     return jax is None or jax.config.jax_traceback_filtering != "off"
 
 

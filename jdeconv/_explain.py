@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from ._errors import blames_caller, refusal
-from ._facade.arrays import array
+from ._facade.arrays import ranked_array
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
 from ._operator.primitive import operand_roles, problem_of, result_shape, solve
@@ -144,7 +144,7 @@ def explain(
 
 
 def _operand(name: str, value: Any) -> Any:
-    return value if isinstance(value, jax.ShapeDtypeStruct) else array(name, value, None)
+    return value if isinstance(value, jax.ShapeDtypeStruct) else ranked_array(name, value, None)
 
 
 def _pass(problem: Problem, roles: dict[str, jax.ShapeDtypeStruct], precision: Any, method: str) -> Pass:

@@ -1,4 +1,4 @@
-"""What Flax's two `ConvTranspose` layers share: the convolution that they call instead, and their kernel's groups."""
+"""What Flax's two `ConvTranspose` layers share: jdeconv's convolution in place of lax's, and grouped kernels."""
 
 import inspect
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from typing import Any
 import flax
 import jax
 
-from ._arguments import integers, shown
+from ._arguments import described, integers, shown
 from ._errors import either, refusal
-from ._facade.arrays import described
-from ._facade.lax_arguments import Names
+from ._facade.apply import transpose_conv
+from ._facade.arrays import Names
 from ._jax_operations import copied, jnp, lax
 from .lax import LAYOUTS, prepare
 
-NAMES = Names("inputs", "kernel", "kernel_dilation", channels="Give the layer as many features as it was made for.")
+NAMES = Names("inputs", "kernel", "Give the layer as many features as it was made for.", dilations="kernel_dilation")
 TESTED = "0.12.1 to 0.12.12"
 
 
-def called(
+def call_layer(
     layer: Any,
     method: Callable[..., jax.Array],
     inputs: jax.Array,
@@ -26,7 +26,7 @@ def called(
     *,
     mask: Any = None,
 ) -> jax.Array:
-    """Flax's own `__call__` of the layer, its one `lax.conv_transpose` exchanged; `mask` is one not applied by Flax.
+    """Flax's own `__call__` of the layer, its one `lax.conv_transpose` exchanged; `mask` is one that Flax doesn't see.
 
     The function below Flax's wrappers runs, so that whatever wraps calls (linen's scopes and interceptors, nnx's
     captures) wraps the caller's alone. It runs with a `lax` of its own: nothing is put into `jax.lax`, where another
@@ -70,8 +70,7 @@ def called(
         options |= dict(
             feature_group_count=layer.feature_group_count, method=layer.method, output_shape=output_shape, names=NAMES
         )
-        both, parameters = prepare(inputs, kernel, *arguments, **options)
-        return both.convolve(**parameters)
+        return transpose_conv(prepare(inputs, kernel, *arguments, **options))
 
     result: jax.Array = copied(inspect.unwrap(method), lax=_Lax(conv_transpose))(layer, inputs)
     if calls != 1:
@@ -92,10 +91,10 @@ class _Lax:
         return getattr(lax, name)
 
 
-def grouped(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
-    """The kernel's shape where its first channels, the input's or with `transpose_kernel` the output's, are a group's.
+def grouped_shape(kernel_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+    """The grouped kernel's shape: its first channel size, input or with `transpose_kernel` output, is one group's.
 
-    >>> grouped((3, 3, 8, 4), 2)
+    >>> grouped_shape((3, 3, 8, 4), 2)
     (3, 3, 4, 4)
     """
     *kernel, first, second = kernel_shape

@@ -2,18 +2,16 @@
 
 Tap `t` joins input position `p` to output position `p*stride + t*dilation - low`, in each spatial dimension.
 
-Sizes are `int`s or symbolic dimensions (anything with integer arithmetic whose comparisons may raise because they
-depend on a value that is not known yet); strides, dilations and padding are `int`s.
+Strides, dilations and padding are `int`s. Sizes are `int`s or symbolic dimensions: anything with integer arithmetic.
+Comparing symbolic dimensions may raise, because their values are not known yet.
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple, SupportsIndex, TypeAlias
-
-from ._arguments import Padding, integers, spatial_padding
-from ._errors import blames_caller
+from typing import Any, TypeAlias
 
 Size: TypeAlias = Any  # an int, or a symbolic dimension
+Padding: TypeAlias = str | tuple[tuple[int, int], ...]  # 'SAME', 'VALID', or (low, high) per spatial dimension
 
 SPATIAL_NAMES = {1: ("width",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
@@ -28,7 +26,7 @@ class Geometry:
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     low: tuple[int, ...]
-    """How many positions before the first output the first tap's window starts; negative: after it."""
+    """Output positions cropped at the start; negative: zeros added there."""
 
     @property
     def rank(self) -> int:
@@ -37,39 +35,39 @@ class Geometry:
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """Positions from a kernel's first tap to its last, both included."""
+        """Positions from the kernel's first tap to its last, both included."""
         return tuple(extent(k, d) for k, d in zip(self.kernel, self.dilations, strict=True))
 
     @property
     def high(self) -> tuple[Size, ...]:
-        """How far the last input position's taps reach past the last output; negative where they fall short of it."""
+        """Output positions cropped at the end; negative: zeros added there."""
         sizes = zip(self.input, self.extent, self.output, self.strides, self.low, strict=True)
         return tuple((i - 1) * s + k - o - low for i, k, o, s, low in sizes)
 
     @property
     def outer(self) -> list[tuple[Size, Size]]:
-        """By how much the dilated input is padded for a window as large as the kernel; negative where it is cut."""
+        """Pads of the dilated input, over which the kernel slides to give the output; negative where it is cropped."""
         ends = zip(self.extent, self.low, self.high, strict=True)
         return [(e - 1 - low, e - 1 - high) for e, low, high in ends]
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """How many blocks of `strides` positions a kernel's taps take; of one tap where the stride is 1."""
+        """How many blocks of `strides` positions the kernel's taps span; a block is one tap where the stride is 1."""
         sizes = zip(self.kernel, self.extent, self.strides, strict=True)
         return tuple(k if s == 1 else -(-e // s) for k, e, s in sizes)
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """How many of a block's `strides` positions taps can reach."""
+        """How many of a block's `strides` positions a tap can reach."""
         return tuple(min(s, e) for s, e in zip(self.strides, self.extent, strict=True))
 
     @property
     def empty(self) -> bool:
-        """Whether it is known that no output position is reached, so that every result is zero."""
+        """Whether surely no tap reaches an output position, so that every result is zero."""
         dims = zip(self.input, self.kernel, self.extent, self.output, self.strides, self.low, strict=True)
-        known = lambda i, o: isinstance(i, int) and isinstance(o, int)  # noqa: E731
+        ints = lambda i, o: isinstance(i, int) and isinstance(o, int)  # noqa: E731
         return any(
-            k == 0 or (known(i, o) and (0 in (i, o) or (i - 1) * s + extent <= low or o + low <= 0))
+            k == 0 or (ints(i, o) and (0 in (i, o) or (i - 1) * s + extent <= low or o + low <= 0))
             for i, k, extent, o, s, low in dims
         )
 
@@ -81,15 +79,15 @@ class Geometry:
 
 
 class Unreachable(ValueError):
-    """An output size that this input size can't produce. `_facade.unreachable` words it."""
+    """An output size that this input size can't produce. `_facade.sizes` writes the message."""
 
     def __init__(self, dimension: int, smallest: Size, largest: Size):
         super().__init__(dimension, smallest, largest)
         self.dimension, self.smallest, self.largest = dimension, smallest, largest
 
 
-class Overcut(ValueError):
-    """More is cut off than there is: `size`, below zero, would be left. The caller words it."""
+class Overcropped(ValueError):
+    """More is cropped than there is: `size`, below zero, would be left. `_facade.sizes` writes the message."""
 
     def __init__(self, dimension: int, size: Size):
         super().__init__(dimension, size)
@@ -97,7 +95,7 @@ class Overcut(ValueError):
 
 
 class Undecidable(ValueError):
-    """A symbolic size of which it can't be told whether it is reachable."""
+    """A symbolic size whose values don't decide whether it is reachable."""
 
     def __init__(self, dimension: int, condition: str):
         super().__init__(dimension, condition)
@@ -105,7 +103,7 @@ class Undecidable(ValueError):
 
 
 def dimension_name(rank: int, dimension: int) -> str:
-    """How an error message calls a spatial dimension.
+    """The name of a spatial dimension in error messages.
 
     >>> dimension_name(2, 0), dimension_name(4, 0)
     ('height', "dimension 0's size")
@@ -138,7 +136,7 @@ def build(
     sizes, lows = [], []
     for dim, (i, k, s, d) in enumerate(zip(input, kernel, strides, dilations, strict=True)):
         pads = padding if isinstance(padding, str) else padding[dim]
-        smallest, largest, default = _output_range(dim, i, extent(k, d), s, pads)
+        smallest, largest, default = output_range(dim, i, extent(k, d), s, pads)
         size = default if output is None else output[dim]
         if not (holds(dim, ">=", size, 0) and holds(dim, "<=", smallest, size) and holds(dim, "<=", size, largest)):
             raise Unreachable(dim, at_least_zero(dim, smallest), largest)
@@ -149,36 +147,36 @@ def build(
     return Geometry(tuple(input), tuple(kernel), tuple(sizes), tuple(strides), tuple(dilations), tuple(lows))
 
 
-def cut(
+def crop(
     input: Sequence[Size],
     kernel: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
-    cuts: Sequence[tuple[Size, Size]],
+    crops: Sequence[tuple[Size, Size]],
 ) -> Geometry:
-    """All that the taps reach, less (low, high) positions at the ends of each dimension; more where these are negative.
+    """The full output, all that the taps reach, cropped by (low, high) positions at the ends of each dimension.
 
-    Raises `Overcut` or `Undecidable`.
+    A negative crop adds zeros. Raises `Overcropped` or `Undecidable`.
 
-    >>> cut((5,), (3,), (2,), (1,), [(1, -1)]).output
+    >>> crop((5,), (3,), (2,), (1,), [(1, -1)]).output
     (11,)
     """
     sizes = []
-    for dim, (i, k, s, d, (low, high)) in enumerate(zip(input, kernel, strides, dilations, cuts, strict=True)):
+    for dim, (i, k, s, d, (low, high)) in enumerate(zip(input, kernel, strides, dilations, crops, strict=True)):
         size = (i - 1) * s + extent(k, d) - low - high
         if not isinstance(i * s - size, int):
             raise Undecidable(dim, f"{i * s} - {size} is a constant")
         if not holds(dim, ">=", size, 0):
-            raise Overcut(dim, size)
+            raise Overcropped(dim, size)
         sizes.append(size)
-    lows = tuple(low for low, _ in cuts)
+    lows = tuple(low for low, _ in crops)
     return Geometry(tuple(input), tuple(kernel), tuple(sizes), tuple(strides), tuple(dilations), lows)
 
 
-def _output_range(dim: int, input: Size, extent: int, stride: int, pads: str | tuple[int, int]) -> tuple[Size, ...]:
-    """(smallest, largest, default) output size: those whose strided convolution has `input` positions.
+def output_range(dim: int, input: Size, extent: int, stride: int, pads: str | tuple[int, int]) -> tuple[Size, ...]:
+    """(smallest, largest, default) size among the outputs whose strided convolution has `input` positions.
 
-    The smallest may be negative: whether it is can't always be told of symbolic sizes, and need not.
+    The smallest may be negative: of a symbolic size it isn't always known.
     """
     if pads == "SAME":  # input == ceil(output / stride)
         smallest, largest = (input - 1) * stride + 1, input * stride
@@ -207,7 +205,7 @@ def at_least_zero(dim: int, size: Size) -> Size:
 
 
 def holds(dim: int, relation: str, left: Size, right: Size) -> bool:
-    """The one place where sizes are compared, since a symbolic comparison may be inconclusive."""
+    """Compares sizes. Every comparison is made here, because a symbolic one may be inconclusive: `Undecidable`."""
     try:
         return bool(left <= right) if relation == "<=" else bool(left >= right)
     except Exception as error:  # JAX's InconclusiveDimensionOperation, not imported here
@@ -215,74 +213,8 @@ def holds(dim: int, relation: str, left: Size, right: Size) -> bool:
 
 
 def surely_positive(*sizes: Size) -> bool:
-    """Whether all are at least 1, whatever the values of symbolic ones."""
+    """Whether all sizes are at least 1, whatever the values of the symbolic ones."""
     try:
         return all(holds(dim, ">=", size, 1) for dim, size in enumerate(sizes))
     except Undecidable:
         return False
-
-
-class OutputSizes(NamedTuple):
-    """`default`: the size that `output_shape=None` gives; `reachable`: every size that `output_shape` may ask for."""
-
-    default: int | tuple[int, ...]
-    reachable: range | tuple[range, ...]
-
-
-@blames_caller
-def output_sizes(
-    input_size: SupportsIndex | Sequence[SupportsIndex],
-    kernel_size: SupportsIndex | Sequence[SupportsIndex],
-    strides: SupportsIndex | Sequence[SupportsIndex] | None = 1,
-    padding: str | Sequence[Sequence[SupportsIndex]] = "SAME",
-    dilations: SupportsIndex | Sequence[SupportsIndex] | None = 1,
-) -> OutputSizes:
-    """Which spatial output sizes a transposed convolution of this input size can have, and the default one.
-
-    A strided convolution maps up to `strides` different sizes to the same one, so its transpose must be told which.
-
-    Args:
-      input_size: the input's spatial size in pixels, an int, or one int a spatial dimension. At least 0.
-      kernel_size: the kernel's, likewise (an int, or a sequence of one, stands for every dimension).
-      strides, dilations: in pixels, likewise. At least 1; default (and None) 1.
-      padding: `'SAME'` (default), `'VALID'`, or a `(low, high)` pair for each spatial dimension, at least 0.
-
-    Returns:
-      `OutputSizes(default, reachable)`: an int and a `range` for an int `input_size`, else a tuple of each.
-      `default` is `input*stride` for SAME, `(input-1)*stride + (kernel-1)*dilation + 1` for VALID, and the smallest
-      reachable size for explicit padding; a range is empty where the padding leaves nothing.
-
-    Raises:
-      ValueError: a size, stride, dilation or pad out of range, an unknown padding, or sequences of unequal length.
-      TypeError: something that is not an integer.
-
-    Example:
-      >>> output_sizes(5, 3, strides=2)
-      OutputSizes(default=10, reachable=range(9, 11))
-      >>> output_sizes((5, 7), 3, strides=(2, 3), padding="VALID")
-      OutputSizes(default=(11, 21), reachable=(range(11, 13), range(21, 24)))
-
-    Semantics: TensorFlow's `conv2d_transpose`, whose `output_shape` may be any size that the strided convolution
-    maps back to `input_size`.
-    """
-    sizes, kernels, steps, dils, pads = spatial_sizes(input_size, kernel_size, strides, padding, dilations)
-    found = [
-        _output_range(dim, i, extent(k, d), s, pads if isinstance(pads, str) else pads[dim])
-        for dim, (i, k, s, d) in enumerate(zip(sizes, kernels, steps, dils, strict=True))
-    ]
-    defaults = tuple(default for _, _, default in found)
-    ranges = tuple(range(max(smallest, 0), max(largest + 1, smallest, 0)) for smallest, largest, _ in found)
-    one = not isinstance(input_size, Sequence) and not getattr(input_size, "ndim", 0)
-    return OutputSizes(defaults[0], ranges[0]) if one else OutputSizes(defaults, ranges)
-
-
-def spatial_sizes(
-    input_size: Any, kernel_size: Any, strides: Any, padding: Any, dilations: Any
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], Padding]:
-    """The arguments of `output_sizes`, an entry a spatial dimension."""
-    sizes = integers("input_size", input_size, least=0)
-    rank = len(sizes)
-    kernels = integers("kernel_size", kernel_size, lengths=(rank,), least=0)
-    steps = integers("strides", 1 if strides is None else strides, lengths=(rank,), least=1)
-    dils = integers("dilations", 1 if dilations is None else dilations, lengths=(rank,), least=1)
-    return sizes, kernels, steps, dils, spatial_padding(padding, rank)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ._arguments import integers
 from ._errors import blames_caller
-from ._facade.unreachable import worded
-from ._geometry import Geometry, Unreachable, build, spatial_sizes
+from ._facade.sizes import unreachable
+from ._geometry import Geometry, Unreachable, build
+from ._sizes import size_arguments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ class Overlap:
     """What `overlap` returns. `str()` of it says whether it is even, and where not."""
 
     geometry: Geometry
-    """Of the convolution: the spatial sizes, strides, dilations and low pads."""
+    """The convolution's spatial sizes, strides, dilations and low pads."""
     counts: tuple[NDArray[np.int64], ...]
     """For each spatial dimension, how many taps reach each output position along it."""
 
@@ -37,7 +38,7 @@ class Overlap:
 
     @property
     def inside(self) -> tuple[tuple[int, ...], ...]:
-        """For each dimension, the taps away from borders of positions 0 to stride - 1, which repeat from there on."""
+        """For each dimension, how many taps reach positions 0 to stride - 1; away from borders the counts repeat."""
         g = self.geometry
         dims = zip(g.kernel, g.strides, g.dilations, g.low, strict=True)
         return tuple(
@@ -46,7 +47,7 @@ class Overlap:
 
     @property
     def even(self) -> bool:
-        """Whether the same number of taps reaches every pixel, but for those that borders cut off."""
+        """Whether the same number of taps reaches every pixel away from borders."""
         return all(len(set(taps)) == 1 for taps in self.inside)
 
     def __str__(self) -> str:
@@ -108,8 +109,8 @@ def overlap(
 ) -> Overlap:
     """How many taps of a transposed convolution reach each output pixel.
 
-    Where some pixels are reached by more taps than their neighbours, outputs tend to a checkerboard. It is even where
-    the kernel's sizes are multiples of the strides.
+    Where some pixels are reached by more taps than their neighbours, outputs tend to a checkerboard. The number is even
+    where the kernel's sizes are multiples of the strides.
 
     Args:
       input_size, kernel_size, strides, padding, dilations: as in `output_sizes`.
@@ -133,12 +134,12 @@ def overlap(
     Semantics: the definition's own sum; the reading is Odena, Dumoulin and Olah's, "Deconvolution and checkerboard
     artifacts" (2016).
     """
-    sizes, kernels, steps, dils, pads = spatial_sizes(input_size, kernel_size, strides, padding, dilations)
+    sizes, kernels, steps, dils, pads = size_arguments(input_size, kernel_size, strides, padding, dilations)
     asked = None if output_size is None else integers("output_size", output_size, lengths=(len(sizes),), least=0)
     try:
         geometry = build(sizes, kernels, steps, dils, pads, asked)
     except Unreachable as error:
-        raise worded(error, "output_size", output_size, padding, sizes, steps, asked) from None
+        raise unreachable(error, "output_size", output_size, padding, sizes, steps, asked) from None
     return Overlap(geometry, tuple(_counts(geometry, dim) for dim in range(geometry.rank)))
 
 

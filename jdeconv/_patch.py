@@ -11,8 +11,9 @@ import jax
 
 from . import _settings
 from ._arguments import int_pairs
-from ._facade.arrays import precision_now
-from ._facade.lax_arguments import Operands, geometry_of, lax_result_type, operands, steps
+from ._facade.apply import Call, transpose_conv
+from ._facade.arrays import precision_now, result_type
+from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension
 from ._jax_operations import lax
 from .lax import prepare
 
@@ -31,7 +32,7 @@ def patch() -> "Patch":
     The patch is part of the key of `jax.jit`'s cache. A function that was called before is traced and compiled once
     more at its first call under the patch, whatever it computes; without the patch its first program is back.
 
-    A block belongs to the thread that entered it, as those of JAX's own context managers do:
+    A block belongs to the thread that entered it, as the blocks of JAX's own context managers do:
       - A generator that is suspended inside leaves its caller in the block.
       - An `asyncio` task that waits inside leaves the other tasks of the thread in the block.
       - Another thread can't end the block, neither by `restore()` nor by leaving, while the first thread lives.
@@ -39,8 +40,8 @@ def patch() -> "Patch":
     What is routed: calls of `jax.lax.conv_transpose`, and those calls of `jax.lax.conv_general_dilated` that are
     transposed convolutions: some `lhs_dilation` above 1, all `window_strides` 1, `batch_group_count` 1, no
     `out_sharding`. Flax's (linen and nnx), Haiku's and, up to 0.13.8, Equinox's layers make such calls. Results are the
-    same up to rounding, with the same dtypes and shardings; calls that jdeconv can't do, or whose arguments don't fit,
-    go to `jax.lax` as ever, and so their errors are its own.
+    same up to rounding, with the same dtypes and shardings. Calls that jdeconv can't do, or whose arguments don't fit,
+    go to `jax.lax` as ever, with its errors.
 
     What is not reached:
       - A program that the caller holds: what `jax.jit(f).lower(x)`, `jax.export`, `jax.make_jaxpr`, `jax.vjp` or
@@ -78,16 +79,16 @@ def patch() -> "Patch":
 
 
 class Patch:
-    """One call of `patch`: in effect everywhere, or in the `with` blocks that it was given to, until restored."""
+    """One call of `patch`: in effect everywhere, or in the `with` blocks that entered it, until restored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entered: list[threading.Thread] = []  # whose blocks are not left, a thread once for each block
+        self._entered: list[threading.Thread] = []  # the threads inside a block, once for each block
         self._everywhere = True
         _wrappers.hold(everywhere=True)
 
     def restore(self) -> None:
-        """Ends it everywhere, and in blocks of this thread that are not left yet; nothing happens if it has ended."""
+        """Ends it everywhere, and in blocks that this thread is still in; does nothing if it has ended."""
         with self._lock:
             self._end_everywhere()
             while self._leave():
@@ -110,7 +111,7 @@ class Patch:
             _wrappers.release(everywhere=True)
 
     def _leave(self) -> bool:
-        """Leaves a block of this thread, or forgets one of a thread that has ended; False if there is none."""
+        """Leaves a block of this thread, or drops a block of an ended thread; False if there is none."""
         here = threading.current_thread()
         if here in self._entered:
             self._entered.remove(here)
@@ -124,7 +125,7 @@ class Patch:
 
 
 class _Here(threading.local):
-    """The blocks that this thread is in. JAX's setting is on while there are any, in whatever order they are left."""
+    """The blocks that this thread is in. JAX's setting is on while there are any; they may be left in any order."""
 
     blocks = 0
     on: Any = None
@@ -186,22 +187,19 @@ def _wrapper(name: str, stood: Callable[..., jax.Array]) -> Callable[..., jax.Ar
     return call
 
 
-def _route(
-    function: Callable[..., jax.Array], prepared: Callable[..., tuple[Operands, dict[str, Any]] | None]
-) -> Callable[..., jax.Array]:
-    """A handler of lax's `function`, or what stood there where it has no answer."""
+def _route(function: Callable[..., jax.Array], prepare: Callable[..., Call | None]) -> Callable[..., jax.Array]:
+    """A handler of lax's `function`: jdeconv where `prepare` has an answer, else the function that stood there."""
     signature = inspect.signature(function)
 
     def handle(stood: Callable[..., jax.Array], *arguments: Any, **options: Any) -> jax.Array:
         try:
             given = signature.bind(*arguments, **options)
-            found = prepared(**given.arguments)
+            call = prepare(**given.arguments)
         except (TypeError, ValueError):
-            found = None
-        if found is None or not _typed_as_by_lax(found[0]):
+            call = None
+        if call is None or not _typed_as_by_lax(call):
             return stood(*arguments, **options)
-        both, parameters = found
-        return both.convolve(**parameters)
+        return transpose_conv(call)
 
     return handle
 
@@ -219,29 +217,26 @@ def _dilated(
     precision: Any = None,
     preferred_element_type: Any = None,
     out_sharding: Any = None,
-) -> tuple[Operands, dict[str, Any]] | None:
+) -> Call | None:
     """`jax.lax.conv_general_dilated`'s arguments, where they ask for a transposed convolution."""
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count)
-    strides = steps("lhs_dilation", lhs_dilation, both.rank)
-    sliding = set(steps("window_strides", window_strides, both.rank)) == {1}
+    x, w, layout = arrays_and_layout(lhs, rhs, dimension_numbers, feature_group_count)
+    strides = per_dimension("lhs_dilation", lhs_dilation, layout.rank)
+    sliding = set(per_dimension("window_strides", window_strides, layout.rank)) == {1}
     if not sliding or set(strides) == {1} or batch_group_count != 1 or out_sharding is not None:
         return None
-    dilations = (1,) * both.rank if rhs_dilation is None else steps("rhs_dilation", rhs_dilation, both.rank)
-    return both, dict(
-        geometry=geometry_of(both, strides, dilations, int_pairs(padding, both.rank, least=None)),
-        dtype=lax_result_type(both, preferred_element_type),
-        precision=precision_now(precision),
-        method="auto",
-    )
+    dilations = (1,) * layout.rank
+    if rhs_dilation is not None:
+        dilations = per_dimension("rhs_dilation", rhs_dilation, layout.rank)
+    geometry = geometry_of(x, w, layout, strides, dilations, int_pairs(padding, layout.rank, least=None))
+    dtype = result_type(LAX, x, w, preferred_element_type, like_lax=True)
+    return Call(x, w, layout, geometry, dtype, precision_now(precision), "auto")
 
 
-def _typed_as_by_lax(both: Operands) -> bool:
+def _typed_as_by_lax(call: Call) -> bool:
     """Whether the result would have lax's type: not where it is weak, or where a mesh's axes go by their position."""
-    types = [jax.typeof(operand) for operand in (both.lhs, both.rhs)]
+    types = [jax.typeof(operand) for operand in (call.x, call.w)]
     explicit = any(kind.sharding.mesh.explicit_axes for kind in types)
-    return not all(kind.weak_type for kind in types) and (
-        not explicit or both.numbers.lhs_spec == both.numbers.out_spec
-    )
+    return not all(kind.weak_type for kind in types) and (not explicit or call.layout.input == call.layout.output)
 
 
 ROUTES: Handlers = {

@@ -1,19 +1,15 @@
-"""TensorFlow's transposed convolutions: its arguments made a `Geometry`, its layouts made the operator's."""
+"""TensorFlow's transposed convolutions: its arguments read as layout and geometry."""
 
-import dataclasses
-import functools
 from typing import Any
 
 import jax
-import numpy as np
 
-from ._arguments import items, shown, spatial, spatial_steps, tensorflow_padding
+from ._arguments import described, items, shown, spatial, spatial_steps, tensorflow_padding
 from ._errors import blames_caller, refusal
-from ._facade import output_shape as output_shapes
-from ._facade.apply import transpose_conv
-from ._facade.arrays import array, check_inputs, check_kernel, described, method_for, precision_now, result_type
-from ._facade.unreachable import worded
-from ._geometry import Geometry, Undecidable, Unreachable, build
+from ._facade.apply import Call, method_for, tensorflow_layout, transpose_conv
+from ._facade.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
+from ._facade.sizes import implied_groups, spatial_and_channels, unreachable
+from ._geometry import Undecidable, Unreachable, build
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 
@@ -46,18 +42,18 @@ def conv2d_transpose(
         read as NumPy arrays, so a `GradientTape` sees nothing of the call. `input` is an alias; give one of the two.
       filter: `[K_h, K_w, C_out / groups, C_in]`, same dtype as `value`. `filters` is an alias.
       output_shape: the full shape in the order of `data_format`, or the two spatial sizes; ints known at trace time
-        (or symbolic dimensions). A batch of -1 stands for N. Its C_out divided by `filter.shape[2]` gives the groups.
+        (or symbolic dimensions). A batch of -1 stands for N. C_out / `filter.shape[2]` is the number of groups.
         None (the default): `H*strides` (SAME), `(H-1)*strides + (K_h-1)*dilations + 1` (VALID), the smallest reachable
-        size (explicit padding), and one group. This and the other numbers may be arrays; JAX's must not be traced.
-      strides, dilations: in pixels; an int, or 1, 2 or 4 ints, those of N and C being 1. None (the default) is 1.
+        size (explicit padding), and one group. All numbers may also be arrays; JAX's must not be traced.
+      strides, dilations: in pixels; an int, or 1, 2 or 4 ints, with 1 for N and C. None (the default) is 1.
       padding: `'SAME'` (default), `'VALID'`, or four pairs in the order of `data_format`, such as
         `[[0, 0], [top, bottom], [left, right], [0, 0]]`, in pixels.
       data_format: `'NHWC'` (default; None is the same) or `'NCHW'`.
       name: the `jax.named_scope` of the operation, as profilers show it. Default `'conv2d_transpose'`.
       precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for value and filter; or a
-        `jax.lax.DotAlgorithmPreset`, which is the least of the three that keeps as many bits. None (the default) is
+        `jax.lax.DotAlgorithmPreset`: the least of the three that keeps as many bits. None (the default) is
         `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: that of `value`.
+      preferred_element_type: the dtype of sums and result, of the same kind as `value`'s. Default: `value`'s own.
       method: `'auto'` (default: by a table of measured rules, see `explain`) or the formulation to use, for gradients
         too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
@@ -118,7 +114,7 @@ def conv1d_transpose(
       filters: `[K, C_out / groups, C_in]`, same dtype as `input`.
       output_shape: the full shape in the order of `data_format`, the one spatial size in a sequence, or None for the
         default size.
-      strides, dilations: in samples; an int, or 1 or 3 ints, those of N and C being 1. None is 1.
+      strides, dilations: in samples; an int, or 1 or 3 ints, with 1 for N and C. None is 1.
       padding: `'SAME'` (default), `'VALID'`, or three pairs in the order of `data_format`.
       data_format: `'NWC'` (default; None is the same) or `'NCW'`.
       name, precision, preferred_element_type, method: as in `conv2d_transpose`.
@@ -168,7 +164,7 @@ def conv3d_transpose(
       input: `[N, D, H, W, C_in]` (`[N, C_in, D, H, W]` for `'NCDHW'`).
       filters: `[K_d, K_h, K_w, C_out / groups, C_in]`, same dtype as `input`.
       output_shape: the full shape in the order of `data_format`, the three spatial sizes, or None for the default ones.
-      strides, dilations: in voxels; an int, or 1, 3 or 5 ints, those of N and C being 1. None is 1.
+      strides, dilations: in voxels; an int, or 1, 3 or 5 ints, with 1 for N and C. None is 1.
       padding: `'SAME'` (default), `'VALID'`, or five pairs in the order of `data_format`.
       data_format: `'NDHWC'` (default; None is the same) or `'NCDHW'`.
       name, precision, preferred_element_type, method: as in `conv2d_transpose`.
@@ -231,7 +227,7 @@ def conv_transpose(
 
     Semantics: TensorFlow 2.21's `tf.nn.conv_transpose`; `output_shape=None` goes beyond it.
     """
-    rank = array("input", input, None).ndim - 2
+    rank = ranked_array("input", input, None).ndim - 2
     sizes = items(output_shape)
     if sizes is not None and len(sizes) != rank + 2:
         raise refusal(
@@ -272,39 +268,8 @@ def _transposed(
 ) -> jax.Array:
     """All four functions."""
     call = prepare(rank, value, filter, output_shape, strides, padding, data_format, dilations, scope, spelt, **options)
-    parameters = dict(dtype=call.dtype, precision=call.precision, method=call.method)
     with jax.named_scope(scope):
-        return transpose_conv(call.x, call.w, call.geometry, call.groups, call.channel_axis, **parameters)
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("x", "w"),
-    meta_fields=("geometry", "groups", "channel_axis", "dtype", "precision", "method"),
-)
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """A call after all checks, for `transpose_conv`. A pytree of its arrays, so that `jax.eval_shape` can return it."""
-
-    x: jax.Array
-    w: jax.Array
-    geometry: Geometry
-    groups: int
-    channel_axis: int
-    dtype: np.dtype[Any]
-    """Of sums and result."""
-    precision: Any
-    method: str
-
-    @property
-    def input_shape(self) -> tuple[Any, ...]:
-        """`(n, *in, g, i)`, the operator's input."""
-        return (self.x.shape[0], *self.geometry.input, self.groups, self.x.shape[self.channel_axis] // self.groups)
-
-    @property
-    def kernel_shape(self) -> tuple[Any, ...]:
-        """`(*k, o, g, i)`, the operator's kernel."""
-        return (*self.geometry.kernel, self.w.shape[-2], *self.input_shape[-2:])
+        return transpose_conv(call)
 
 
 def prepare(
@@ -323,40 +288,35 @@ def prepare(
     preferred_element_type: Any,
     method: Any,
 ) -> Call:
-    """Makes all checks. `spelt` is how the caller spells `value` and `filter`."""
-    names = dict(zip(("value", "filter"), spelt, strict=True))
+    """All checks; what is left is `transpose_conv`. `spelt` is how the caller spells `value` and `filter`."""
+    mend = "The filter's last dimension is the input's channels, the one before it the output's."
+    names = Names(*spelt, channels=mend)
     channel_axis = _channel_axis(data_format, rank)
-    value = array(names["value"], value, rank)
-    filter = array(names["filter"], filter, rank)
+    value = ranked_array(names.input, value, rank)
+    filter = ranked_array(names.kernel, filter, rank)
     dtype = result_type(names, value, filter, preferred_element_type)
     steps = spatial_steps("strides", strides, rank, channel_axis)
     dils = spatial_steps("dilations", dilations, rank, channel_axis)
     pads = tensorflow_padding(padding, rank, channel_axis)
     batch, in_sizes, in_channels = value.shape[0], spatial(value.shape, channel_axis), value.shape[channel_axis]
     *kernel, group_channels, filter_inputs = filter.shape
-    check_kernel(names["filter"], filter, kernel)
-    check_inputs(
-        names,
-        value,
-        in_channels,
-        filter,
-        filter_inputs,
-        "The filter's last dimension is the input's channels, the one before it the output's.",
-    )
-    out_sizes, out_channels = output_shapes.parse(output_shape, rank, batch, group_channels, channel_axis)
-    groups = output_shapes.groups_of(output_shape, rank, out_channels, group_channels, in_channels, names["filter"])
+    check_kernel(names.kernel, filter, kernel)
+    check_channels(names, value, in_channels, filter, filter_inputs)
+    out_sizes, out_channels = spatial_and_channels(output_shape, rank, batch, group_channels, channel_axis)
+    groups = implied_groups(output_shape, rank, out_channels, group_channels, in_channels, names.kernel)
     try:
         geometry = build(in_sizes, kernel, steps, dils, pads, out_sizes)
     except (Unreachable, Undecidable) as error:
-        raise worded(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
-    precision, method = precision_now(precision), method_for(method)
+        raise unreachable(error, "output_shape", output_shape, padding, in_sizes, steps, out_sizes) from None
+    layout = tensorflow_layout(rank, channel_axis, groups)
+    call = Call(value, filter, layout, geometry, dtype, precision_now(precision), method_for(method))
     if not isinstance(scope, str):
         raise refusal(TypeError, "name", shown(scope), "not a string", "expected the name of a scope", "Use None.")
-    return Call(value, filter, geometry, groups, channel_axis, dtype, precision, method)
+    return call
 
 
 def one_of(name: str, value: Any, alias: str, aliased: Any) -> tuple[str, Any]:
-    """Whichever of an argument and its alias is given, and how it is spelt."""
+    """The name and the value of an argument or its alias, whichever is given."""
     if aliased is None:
         return name, value
     if value is not None:

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import jax
 
+from ._arguments import described
 from ._errors import blames_caller, refusal
-from ._facade.arrays import described
 from ._formulations import Engine
 from ._formulations.blocks import pad
 from ._geometry import extent

@@ -7,20 +7,20 @@ from typing import Any
 import equinox
 import jax
 
-from ._arguments import integers, shown
+from ._arguments import described, integers, shown
 from ._errors import blames_caller, refusal
-from ._facade.arrays import described, method_for, plain, precision_now
-from ._facade.lax_arguments import Names, geometry_of, lax_result_type, operands
-from ._facade.output_shape import spatial_sizes
-from ._facade.unreachable import worded
+from ._facade.apply import Call, method_for, transpose_conv
+from ._facade.arrays import Names, precision_now, python_values, result_type
+from ._facade.lax_arguments import arrays_and_layout, geometry_of
+from ._facade.sizes import spatial_only, unreachable
 from ._geometry import Undecidable, Unreachable
 
 NAMES = Names(
     "x",
     "weight",
-    "dilation",
-    "groups",
-    channels="Give the layer as many channels as it was made for.",
+    "Give the layer as many channels as it was made for.",
+    dilations="dilation",
+    groups="groups",
     batch_added=True,
 )
 
@@ -35,7 +35,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`. Keyword only.
 
     `__call__(x, *, key=None, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic
-    dimension, or one for each dimension), in the place of `output_padding`: any that the layer's strided convolution
+    dimension, or one for each dimension), in place of `output_padding`: any sizes that the layer's strided convolution
     maps to the input's.
 
     Raises: ValueError for an input of another rank or sizes that are not reachable, NotImplementedError for
@@ -71,18 +71,18 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         key: Any,
         method: str = "auto",
     ) -> None:
-        # Equinox's own, past those of its classes of one rank: they would pass the number of dimensions once more.
+        # Equinox's constructor of any rank, by name: super() would reach its classes of one rank, which take no rank.
         equinox.nn.ConvTranspose.__init__(
             self,
-            plain(num_spatial_dims),
-            plain(in_channels),
-            plain(out_channels),
-            plain(kernel_size),
-            plain(stride),
-            plain(padding),
-            plain(output_padding),
-            plain(dilation),
-            plain(groups),
+            python_values(num_spatial_dims),
+            python_values(in_channels),
+            python_values(out_channels),
+            python_values(kernel_size),
+            python_values(stride),
+            python_values(padding),
+            python_values(output_padding),
+            python_values(dilation),
+            python_values(groups),
             use_bias,
             padding_mode,
             dtype,
@@ -110,17 +110,15 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         padding = self._padding_for(x.shape[1:], output_shape)
         if self.padding_mode == "CIRCULAR":
             x, padding = self._circular_pad(x, padding)
-        both = operands(x[None], self.weight, None, self.groups, names=NAMES)
-        y = both.convolve(
-            geometry=geometry_of(both, self.stride, self.dilation, padding, self.padding),
-            dtype=lax_result_type(both, None),
-            precision=precision_now(None),
-            method=self.method,
-        )[0]
+        batch, w, layout = arrays_and_layout(x[None], self.weight, None, self.groups, names=NAMES)
+        sizes = self.stride, self.dilation, padding
+        geometry = geometry_of(batch, w, layout, *sizes, names=NAMES, padding=self.padding)
+        dtype = result_type(NAMES, batch, w, None, like_lax=True)
+        y = transpose_conv(Call(batch, w, layout, geometry, dtype, precision_now(None), self.method))[0]
         return y if self.bias is None else y + self.bias
 
     def _padding_for(self, sizes: tuple[int, ...], output_shape: Any) -> Any:
-        """Equinox's padding of the dilated input, `output_padding` being what `output_shape` asks for."""
+        """Equinox's padding of the dilated input, with the `output_padding` that `output_shape` asks for."""
         if output_shape is None:
             return self._padding_transpose()
         if self.padding_mode == "CIRCULAR":
@@ -132,7 +130,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
                 "expected None",
                 "Crop the output.",
             )
-        wanted = spatial_sizes(output_shape, self.num_spatial_dims)
+        wanted = spatial_only(output_shape, self.num_spatial_dims)
         same = isinstance(self.padding, str) and self.padding != "VALID"
         extra = []
         dims = zip(
@@ -148,12 +146,12 @@ class ConvTranspose(equinox.nn.ConvTranspose):
             default = (size - 1) * s + 1 + sum(pads) - (k - 1) * d
             more = default - want if same else want - default
             if not isinstance(more, int):
-                undecided = Undecidable(dim, f"{default} - {want} is a constant")
-                raise worded(undecided, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
+                undecidable = Undecidable(dim, f"{default} - {want} is a constant")
+                raise unreachable(undecidable, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
             if not 0 <= more < s:
                 smallest, largest = (default - s + 1, default) if same else (default, default + s - 1)
                 error = Unreachable(dim, max(smallest, 0) if isinstance(smallest, int) else smallest, largest)
-                raise worded(error, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
+                raise unreachable(error, "output_shape", output_shape, self.padding, sizes, self.stride, wanted)
             extra.append(more)
         return self._padded_by(tuple(extra))
 

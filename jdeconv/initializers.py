@@ -1,7 +1,7 @@
 """Kernel initialisers for up-sampling: interpolation, and nearest neighbours of what a smaller kernel computes.
 
 Each is a factory in the manner of `jax.nn.initializers`: it returns `init(key, shape, dtype=jnp.float32,
-out_sharding=None)`; on a mesh with explicit axes `out_sharding` says where the kernel lies, as it does there.
+out_sharding=None)`. On a mesh with explicit axes `out_sharding` is the kernel's sharding.
 """
 
 import math
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from . import convert
 from ._arguments import integers, shown
 from ._errors import blames_caller, refusal
-from ._facade.arrays import dtype_of, plain
+from ._facade.arrays import dtype_of, python_values
 from ._jax_operations import jnp
 from .convert._layouts import LAYOUTS, layout_named, moved
 
@@ -32,15 +32,15 @@ def bilinear(strides: int | Sequence[int] = 2, *, layout: str = "tf", groups: in
 
     Args:
       strides: of the convolution, in pixels; an int, or one for each spatial dimension. Default 2.
-      layout: whose layout `shape` is in, a name of `convert.kernel`'s table. Default: `[*k, out / groups, in]`.
-      groups: of the convolution. Default 1; as many as channels for a depthwise one, whose kernel has few zeros.
+      layout: the layout of `shape`, a name in `convert.kernel`'s table. Default: `[*k, out / groups, in]`.
+      groups: of the convolution. Default 1; with as many as channels (depthwise) the kernel has few zeros.
 
     Returns:
       `init(key, shape, dtype=jnp.float32, out_sharding=None)`; the key isn't used.
 
     Raises (from `init`):
-      ValueError: kernel sizes that aren't `2*strides - strides%2` or larger by an even number (what is more is zero),
-        as many input as output channels, or a layout or `groups` that `convert.kernel` refuses.
+      ValueError: kernel sizes other than `2*strides - strides%2` plus an even number (further taps are zero);
+        unequal numbers of input and output channels; a layout or `groups` that `convert.kernel` refuses.
       TypeError: a dtype of integers, which would round the weights to 0.
 
     Example:
@@ -73,7 +73,7 @@ def bicubic(strides: int | Sequence[int] = 2, *, a: float = -0.5, layout: str = 
     Semantics: Keys 1981, "Cubic convolution interpolation for digital image processing", against `jax.image.resize`.
     """
 
-    number = plain(a)
+    number = python_values(a)
     if not isinstance(number, numbers.Real) or not math.isfinite(number):
         raise refusal(
             TypeError, "a", shown(a), "not a number", "expected the slope of a function", "Use -0.5 or -0.75."
@@ -97,17 +97,17 @@ def icnr(
     groups: int = 1,
     shuffle: str | None = None,
 ) -> Initializer:
-    """Initialised to no checkerboard: all `strides` x `strides` pixels that come of one input position are alike.
+    """Initialised to no checkerboard: all `strides` x `strides` pixels from one input position are equal.
 
-    The kernel of a transposed convolution repeats each tap of a smaller kernel `strides` times, so that the output is
-    that kernel's, enlarged by nearest neighbours. With `shuffle` it is instead the kernel of an ordinary convolution,
+    The kernel of a transposed convolution repeats each tap of a smaller kernel `strides` times. So the output is the
+    smaller kernel's output, enlarged by nearest neighbours. With `shuffle` the kernel is an ordinary convolution's,
     whose channels are then rearranged to pixels; it repeats output channels.
 
     Args:
       strides: in pixels; an int, or one for each spatial dimension. Default 2.
       initializer: draws the smaller kernel, of shape `[*k / strides, in / groups, out]`, or with `shuffle`
         `[*k, in / groups, out / (strides x strides)]`. Default: `jax.nn.initializers.he_normal()`.
-      layout: whose layout `init`'s `shape` is in. Default: TensorFlow's, `[*k, out / groups, in]`, or with `shuffle`
+      layout: the layout of `init`'s `shape`. Default: TensorFlow's, `[*k, out / groups, in]`, or with `shuffle`
         `[*k, in / groups, out]`.
       groups: of the transposed convolution. Default 1.
       shuffle: None (default): a transposed convolution. `'depth_to_space'`: a pixel's offset is the slower index of
@@ -117,8 +117,8 @@ def icnr(
       `init(key, shape, dtype=jnp.float32, out_sharding=None)`.
 
     Raises (from `init`):
-      ValueError: a kernel size that is no multiple of `strides`, or with `shuffle` output channels that are no multiple
-        of their product; an unknown layout or `shuffle`.
+      ValueError: a kernel size that is no multiple of `strides`; with `shuffle`, output channels that are no multiple
+        of the strides' product; an unknown layout or `shuffle`.
 
     Example:
       >>> w = icnr(2)(jax.random.key(0), (4, 4, 8, 16))
@@ -137,7 +137,7 @@ def icnr(
             "Use None, or one that jax.nn.initializers makes.",
         )
     draw = initializer or jax.nn.initializers.he_normal()
-    groups = plain(groups)
+    groups = python_values(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
@@ -186,7 +186,7 @@ def _interpolation(
     groups: int,
 ) -> Initializer:
     """`curve` of the distance from the kernel's centre in input pixels, zero from `reach` on."""
-    groups = plain(groups)
+    groups = python_values(groups)
 
     @blames_caller
     def init(key: Any, shape: Sequence[int], dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Keras's transposed convolution: the arguments of `keras.ops.conv_transpose` made a `Geometry`."""
+"""Keras's transposed convolution: the arguments of `keras.ops.conv_transpose` read as layout and geometry."""
 
 import sys
 from typing import Any
@@ -7,10 +7,12 @@ import jax
 
 from ._arguments import integers, shown, spatial
 from ._errors import blames_caller, refusal
-from ._facade.apply import transpose_conv
-from ._facade.arrays import array, check_inputs, check_kernel, method_for, precision_now, result_type
-from ._facade.cuts import cropped
+from ._facade.apply import Call, method_for, tensorflow_layout, transpose_conv
+from ._facade.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
+from ._facade.sizes import crop_or_refuse
 from ._geometry import extent
+
+NAMES = Names("inputs", "kernel", "The kernel's last dimension is the input's channels.")
 
 
 @blames_caller
@@ -70,16 +72,15 @@ def conv_transpose(
     Semantics: Keras 3.15's `keras.ops.conv_transpose` on its JAX, NumPy and PyTorch backends (`tests/test_keras.py`);
     its TensorFlow backend refuses output sizes from which the strided convolution doesn't lead back.
     """
-    names = {"value": "inputs", "filter": "kernel"}
-    x = array("inputs", inputs, None)
+    x = ranked_array("inputs", inputs, None)
     rank = x.ndim - 2
-    w = array("kernel", kernel, rank)
-    dtype = result_type(names, x, w, preferred_element_type)
+    w = ranked_array("kernel", kernel, rank)
+    dtype = result_type(NAMES, x, w, preferred_element_type)
     channel_axis = _channel_axis(data_format, rank)
     in_sizes, in_channels = spatial(x.shape, channel_axis), x.shape[channel_axis]
     *sizes, _, kernel_inputs = w.shape
     check_kernel("kernel", w, sizes, empty=False)
-    check_inputs(names, x, in_channels, w, kernel_inputs, "The kernel's last dimension is the input's channels.")
+    check_channels(NAMES, x, in_channels, w, kernel_inputs)
     steps = integers("strides", strides, lengths=(rank,), least=1, single=False)
     dils = integers("dilation_rate", dilation_rate, lengths=(rank,), least=1, single=False)
     extra: tuple[int | None, ...] = (None,) * rank
@@ -87,15 +88,16 @@ def conv_transpose(
         extra = integers("output_padding", output_padding, lengths=(rank,), least=0, single=False)
     same = _is_same(padding)
     spans = [extent(k, d) for k, d in zip(sizes, dils, strict=True)]
-    cuts = [_cut(k, s, more, same) for k, s, more in zip(spans, steps, extra, strict=True)]
-    geometry = cropped("padding", padding, in_sizes, sizes, steps, dils, cuts)
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
+    crops = [_crop(k, s, more, same) for k, s, more in zip(spans, steps, extra, strict=True)]
+    geometry = crop_or_refuse("padding", padding, in_sizes, sizes, steps, dils, crops)
+    layout = tensorflow_layout(rank, channel_axis)
+    call = Call(x, w, layout, geometry, dtype, precision_now(precision), method_for(method))
     with jax.named_scope("conv_transpose"):
-        return transpose_conv(x, w, geometry, 1, channel_axis, **parameters)
+        return transpose_conv(call)
 
 
-def _cut(span: int, stride: int, output_padding: int | None, same: bool) -> tuple[int, int]:
-    """What is cut off the full result at its ends; negative where it is filled up."""
+def _crop(span: int, stride: int, output_padding: int | None, same: bool) -> tuple[int, int]:
+    """How much of the full output is cropped at its two ends; negative: zeros added there."""
     if not same:
         return 0, -max(stride - span, 0) if output_padding is None else -output_padding
     total = span - (stride if output_padding is None else span % 2 + output_padding)
@@ -117,12 +119,12 @@ def _is_same(padding: Any) -> bool:
 
 
 def _channel_axis(data_format: Any, rank: int) -> int:
-    known = data_format
-    if known is None:  # Keras is asked only where the caller has it: importing it takes seconds and sets its backend
+    name = data_format
+    if name is None:  # Keras is asked only where the caller has it: importing it takes seconds and sets its backend
         keras = sys.modules.get("keras")
-        known = keras.config.image_data_format() if keras else "channels_last"
-    if isinstance(known, str) and known.lower() in ("channels_last", "channels_first"):
-        return 1 if known.lower() == "channels_first" else rank + 1
+        name = keras.config.image_data_format() if keras else "channels_last"
+    if isinstance(name, str) and name.lower() in ("channels_last", "channels_first"):
+        return 1 if name.lower() == "channels_first" else rank + 1
     raise refusal(
         ValueError,
         "data_format",

@@ -6,15 +6,15 @@ import jax
 
 from ._arguments import flag, int_pairs, items
 from ._errors import blames_caller, refusal
-from ._facade import output_shape as output_shapes
-from ._facade.arrays import method_for, plain, precision_now
-from ._facade.lax_arguments import LAX, Names, Operands, geometry_of, lax_result_type, operands, steps
-from ._facade.unreachable import worded
+from ._facade.apply import Call, Layout, method_for, transpose_conv
+from ._facade.arrays import Names, precision_now, python_values, result_type
+from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension
+from ._facade.sizes import spatial_only, unreachable
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
 
 MODES = ("SAME", "VALID")
-# What lax takes None for, by the number of dimensions.
+# lax's layouts where dimension_numbers is None, by the number of dimensions.
 LAYOUTS = {
     2: ("NC", "IO", "NC"),
     3: ("NHC", "HIO", "NHC"),
@@ -48,8 +48,8 @@ def conv_transpose(
         `transpose_kernel`), same dtype.
       strides: one int a spatial dimension, in pixels.
       padding: `'SAME'` (`in*stride` pixels), `'VALID'` (`in*stride + max(k_eff - stride, 0)`, `k_eff` being
-        `(k-1)*dilation + 1`), or a (low, high) pair a dimension by which the dilated input is padded; negative pads cut
-        it. Where all strides are 1, also any string that `jax.lax.conv_general_dilated` takes.
+        `(k-1)*dilation + 1`), or a (low, high) pair a dimension by which the dilated input is padded (cropped if
+        negative). Where all strides are 1, also any string that `jax.lax.conv_general_dilated` takes.
       rhs_dilation: one int a spatial dimension, in pixels; None (default) is 1.
       dimension_numbers: None (default: channels last), three strings, or a `jax.lax.ConvDimensionNumbers`.
       transpose_kernel: False (default) slides `rhs` as it stands. True takes it for the kernel of the strided
@@ -58,10 +58,11 @@ def conv_transpose(
         `jax.lax.DotAlgorithmPreset` or its name, which lax's convolutions take for the default, is the least of the
         three that keeps as many bits of the operands. A `jax.lax.DotAlgorithm` is refused. None (default) is
         `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result. Default: that of `lhs`.
+      preferred_element_type: the dtype of sums and result. Default: the dtype of `lhs`.
       use_consistent_padding: True takes pairs, like strings, for the pads of the strided convolution, as PyTorch does;
         each dimension may have a string of its own. Default False.
-      feature_group_count: groups of channels, which `jax.lax.conv_transpose` lacks; divides both. Default 1.
+      feature_group_count: the number of groups, which `jax.lax.conv_transpose` lacks; divides the input and output
+        channels. Default 1.
       method: `'auto'` (default: by a table of measured rules) or the formulation to use, for gradients too: `'lax'`,
         `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
@@ -81,7 +82,7 @@ def conv_transpose(
 
     Semantics: JAX 0.10 to 0.12 `jax.lax.conv_transpose` (tests/test_lax.py).
     """
-    both, options = prepare(
+    call = prepare(
         lhs,
         rhs,
         strides,
@@ -95,7 +96,7 @@ def conv_transpose(
         feature_group_count=feature_group_count,
         method=method,
     )
-    return both.convolve(**options)
+    return transpose_conv(call)
 
 
 def prepare(
@@ -114,8 +115,8 @@ def prepare(
     method: str = "auto",
     output_shape: Any = None,
     names: Names = LAX,
-) -> tuple[Operands, dict[str, Any]]:
-    """All checks; what is left to do is `convolve`. `output_shape` asks for spatial sizes other than the default."""
+) -> Call:
+    """All checks; what is left is `transpose_conv`. `output_shape` asks for spatial sizes other than the default."""
     ndim = getattr(lhs, "ndim", 0)
     if dimension_numbers is None and ndim > max(LAYOUTS):
         raise refusal(
@@ -127,22 +128,20 @@ def prepare(
             "Name it, as in ('NWXYZC', 'WXYZIO', 'NWXYZC').",
         )
     dimension_numbers = LAYOUTS.get(ndim) if dimension_numbers is None else dimension_numbers
-    swapped = flag("transpose_kernel", transpose_kernel)
-    both = operands(lhs, rhs, dimension_numbers, feature_group_count, swapped, names)
-    steps_ = steps("strides", strides, both.rank)
-    dilations = (1,) * both.rank if rhs_dilation is None else steps(names.rhs_dilation, rhs_dilation, both.rank)
-    extents = tuple(map(extent, both.kernel, dilations))
+    transpose_kernel = flag("transpose_kernel", transpose_kernel)
+    x, w, layout = arrays_and_layout(lhs, rhs, dimension_numbers, feature_group_count, transpose_kernel, names)
+    steps = per_dimension("strides", strides, layout.rank)
+    dilations = (1,) * layout.rank
+    if rhs_dilation is not None:
+        dilations = per_dimension(names.dilations, rhs_dilation, layout.rank)
     if output_shape is None:
-        pads = _pads(padding, extents, steps_, flag("use_consistent_padding", use_consistent_padding))
-        geometry = geometry_of(both, steps_, dilations, pads)
+        extents = tuple(map(extent, layout.kernel_sizes(w), dilations))
+        pads = _pads(padding, extents, steps, flag("use_consistent_padding", use_consistent_padding))
+        geometry = geometry_of(x, w, layout, steps, dilations, pads, names=names)
     else:
-        geometry = _sized(both, steps_, dilations, padding, output_shape)
-    return both, dict(
-        geometry=geometry,
-        dtype=lax_result_type(both, preferred_element_type),
-        precision=precision_now(precision),
-        method=method_for(method),
-    )
+        geometry = _sized(x, w, layout, steps, dilations, padding, output_shape)
+    dtype = result_type(names, x, w, preferred_element_type, like_lax=True)
+    return Call(x, w, layout, geometry, dtype, precision_now(precision), method_for(method))
 
 
 def _pads(
@@ -150,7 +149,7 @@ def _pads(
 ) -> tuple[tuple[int, int], ...]:
     """By how much the dilated input is padded in each dimension."""
     rank = len(strides)
-    padding = plain(padding)
+    padding = python_values(padding)
     unstrided = isinstance(padding, str) and not consistent and set(strides) <= {1}
     if unstrided and padding not in MODES and padding.upper() in ("SAME", "SAME_LOWER", "VALID"):
         return tuple(lax.padtype_to_pads([1] * rank, extents, strides, padding))  # as for a convolution
@@ -174,16 +173,23 @@ def _forward(mode: str, extent: int, stride: int) -> tuple[int, int]:
 
 
 def _sized(
-    both: Operands, strides: tuple[int, ...], dilations: tuple[int, ...], padding: Any, output_shape: Any
+    x: jax.Array,
+    w: jax.Array,
+    layout: Layout,
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    padding: Any,
+    output_shape: Any,
 ) -> Geometry:
-    """With the output's sizes asked for: any that the strided convolution maps to the input's."""
-    sizes = output_shapes.spatial_sizes(output_shape, both.rank)
+    """The geometry of the output sizes asked for: any that the strided convolution maps to the input's."""
+    inputs, kernel = layout.input_sizes(x), layout.kernel_sizes(w)
+    sizes = spatial_only(output_shape, layout.rank)
     pads = padding
     if not _is_mode(padding):
-        pairs = int_pairs(padding, both.rank, least=None)
-        extents = map(extent, both.kernel, dilations)
+        pairs = int_pairs(padding, layout.rank, least=None)
+        extents = map(extent, kernel, dilations)
         pads = tuple((e - 1 - low, e - 1 - high) for e, (low, high) in zip(extents, pairs, strict=True))
     try:
-        return build(both.input, both.kernel, strides, dilations, pads, sizes)
+        return build(inputs, kernel, strides, dilations, pads, sizes)
     except (Unreachable, Undecidable) as error:
-        raise worded(error, "output_shape", output_shape, padding, both.input, strides, sizes) from None
+        raise unreachable(error, "output_shape", output_shape, padding, inputs, strides, sizes) from None

@@ -6,8 +6,8 @@ import jax
 from flax import linen
 
 from ._errors import blames_caller
-from ._facade.arrays import plain
-from ._flax import called, grouped, groups_from
+from ._facade.arrays import python_values
+from ._flax import call_layer, grouped_shape, groups_from
 
 
 class ConvTranspose(linen.ConvTranspose):
@@ -17,14 +17,14 @@ class ConvTranspose(linen.ConvTranspose):
     values from the same key, so checkpoints interchange. Beyond it:
 
     Args:
-      feature_group_count: groups of features; divides the input's and the output's. The kernel is
+      feature_group_count: the number of groups; divides the input and output features. The kernel is
         `[*kernel_size, in_features / groups, features]`, or `[*kernel_size, features / groups, in_features]` with
         `transpose_kernel`, and so is `mask`. Default 1.
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic dimension,
-    or one for each dimension) other than the default ones; any that the strided convolution of that padding maps to the
-    input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+    or one for each dimension) other than the default ones: any sizes that the strided convolution with that padding
+    maps to the input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
 
     Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
     divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.
@@ -45,7 +45,7 @@ class ConvTranspose(linen.ConvTranspose):
 
     def __post_init__(self) -> None:
         for name in ("features", "kernel_size", "strides", "padding", "kernel_dilation", "feature_group_count"):
-            object.__setattr__(self, name, plain(getattr(self, name)))
+            object.__setattr__(self, name, python_values(getattr(self, name)))
         super().__post_init__()
 
     @linen.compact
@@ -57,7 +57,7 @@ class ConvTranspose(linen.ConvTranspose):
         if mask is not None:
             object.__setattr__(self, "mask", None)
         try:
-            return called(self, linen.ConvTranspose.__call__, inputs, output_shape, mask=mask)
+            return call_layer(self, linen.ConvTranspose.__call__, inputs, output_shape, mask=mask)
         finally:
             if mask is not None:
                 object.__setattr__(self, "mask", mask)
@@ -66,5 +66,5 @@ class ConvTranspose(linen.ConvTranspose):
     def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
         """Flax's own, of the grouped kernel's shape."""
         if name == "kernel":
-            init_args = (grouped(init_args[0], self.feature_group_count), *init_args[1:])
+            init_args = (grouped_shape(init_args[0], self.feature_group_count), *init_args[1:])
         return super().param(name, init_fn, *init_args, **options)

@@ -11,8 +11,9 @@ from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
 from ._errors import blames_caller
-from ._facade.arrays import method_for, plain
-from ._flax import called, grouped, groups_from
+from ._facade.apply import method_for
+from ._facade.arrays import python_values
+from ._flax import call_layer, grouped_shape, groups_from
 from ._jax_operations import jnp
 
 
@@ -23,14 +24,14 @@ class ConvTranspose(nnx.ConvTranspose):
     so states and checkpoints interchange. Beyond it:
 
     Args:
-      feature_group_count: groups of features; divides the input's and the output's. The kernel is
+      feature_group_count: the number of groups; divides the input and output features. The kernel is
         `[*kernel_size, in_features / groups, out_features]`, or `[*kernel_size, out_features / groups, in_features]`
         with `transpose_kernel`, and so is `mask`. Default 1.
       method: the formulation: `'auto'` (default), `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
     `__call__(inputs, output_shape=None)`: `output_shape` asks for spatial sizes (an int or a symbolic dimension,
-    or one for each dimension) other than the default ones; any that the strided convolution of that padding maps to the
-    input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
+    or one for each dimension) other than the default ones: any sizes that the strided convolution with that padding
+    maps to the input's. Flax counts padding as `jax.lax.conv_transpose` does: by how much the dilated input is padded.
 
     Raises: ValueError for sizes that are not reachable, `output_shape` with CIRCULAR padding, or groups that don't
     divide; else what Flax's layer and `jdeconv.lax.conv_transpose` raise.
@@ -73,16 +74,16 @@ class ConvTranspose(nnx.ConvTranspose):
         method: str = "auto",
     ) -> None:
         def init(key: jax.Array, shape: tuple[int, ...], *rest: Any, **named: Any) -> jax.Array:
-            drawn: jax.Array = kernel_init(key, grouped(shape, feature_group_count), *rest, **named)
+            drawn: jax.Array = kernel_init(key, grouped_shape(shape, feature_group_count), *rest, **named)
             return drawn
 
         super().__init__(
-            plain(in_features),
-            plain(out_features),
-            plain(kernel_size),
-            plain(strides),
-            padding=plain(padding),
-            kernel_dilation=plain(kernel_dilation),
+            python_values(in_features),
+            python_values(out_features),
+            python_values(kernel_size),
+            python_values(strides),
+            padding=python_values(padding),
+            kernel_dilation=python_values(kernel_dilation),
             use_bias=use_bias,
             mask=mask,
             dtype=dtype,
@@ -97,11 +98,11 @@ class ConvTranspose(nnx.ConvTranspose):
             kernel_metadata=kernel_metadata,
             bias_metadata=bias_metadata,
         )
-        self.kernel_shape = grouped(self.kernel_shape, feature_group_count)
+        self.kernel_shape = grouped_shape(self.kernel_shape, feature_group_count)
         self.feature_group_count = groups_from(feature_group_count)
         self.method = method_for(method)
 
     @blames_caller
     def __call__(self, inputs: jax.Array, output_shape: Any = None) -> jax.Array:
         """Flax's own call, with its `lax.conv_transpose` exchanged."""
-        return called(self, nnx.ConvTranspose.__call__, inputs, output_shape)
+        return call_layer(self, nnx.ConvTranspose.__call__, inputs, output_shape)

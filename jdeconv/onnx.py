@@ -1,27 +1,25 @@
-"""ONNX's ConvTranspose: the operator's attributes made a `Geometry`, its layouts those of jdeconv's operator."""
+"""ONNX's ConvTranspose: the attributes of ONNX's operator read as layout and geometry."""
 
 from typing import Any
 
 import jax
 
-from ._arguments import integers, shown
+from ._arguments import described, integers, shown
 from ._errors import blames_caller, either, refusal
-from ._facade import output_shape as output_shapes
-from ._facade.apply import transpose_conv, with_bias
+from ._facade.apply import Call, method_for, torch_layout, transpose_conv, with_bias
 from ._facade.arrays import (
-    array,
+    Names,
     bias_for,
-    check_inputs,
+    check_channels,
     check_kernel,
-    described,
     groups_for,
-    method_for,
     precision_now,
+    ranked_array,
     result_type,
 )
-from ._facade.cuts import check_output_padding, cropped
-from ._jax_operations import jnp
+from ._facade.sizes import check_output_padding, crop_or_refuse, spatial_only
 
+NAMES = Names("X", "W", "The first dimension of W is the channels of X.")
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
@@ -55,18 +53,18 @@ def conv_transpose(
       auto_pad: `'NOTSET'` (default: as `pads` says), `'VALID'` (no pads), `'SAME_UPPER'` or `'SAME_LOWER'` (outputs of
         `size*strides`; an odd pad goes to the end or to the beginning).
       dilations, strides: in pixels, at least 1; one int a spatial dimension. None (default): 1.
-      group: into how many parts the channels fall, at least 1, a divisor of C. Default 1.
-      kernel_shape: the spatial sizes of `W`, to which it must be equal. None (default): those.
-      output_padding: how many pixels more there are at the end, at least 0 and less than the larger of stride and
+      group: the number of groups of channels, at least 1, a divisor of C. Default 1.
+      kernel_shape: must equal the spatial sizes of `W`. None (default): taken from `W`.
+      output_padding: pixels added at the end, at least 0 and less than the larger of stride and
         dilation, one a dimension. None (default): 0. With `output_shape` or SAME it only moves the pads.
       output_shape: the spatial sizes of the result, without batch and channels. `pads` are then ignored: the total of
         `(size-1)*strides + output_padding + (kernel-1)*dilations + 1 - output_shape` is split, an odd pad going to the
         beginning, or to the end for SAME_UPPER; negative, it is split likewise, and pixels that no tap reaches are
         added. None (default): as auto_pad and pads say.
-      pads: how many pixels are cut off, at least 0: the beginnings of all dimensions, then the ends. None (default): 0.
+      pads: pixels cropped, at least 0: the beginnings of all dimensions, then the ends. None (default): 0.
         Not together with an `auto_pad` other than NOTSET.
       precision, preferred_element_type, method: as in `jdeconv.conv2d_transpose`.
-      An int stands for every dimension wherever one int a dimension is asked for.
+      Wherever one int a dimension is asked for, a single int stands for all dimensions.
 
     Returns:
       `[N, M, spatial...]`, in `preferred_element_type` or else the dtype of `X`. Without `output_shape` and SAME the
@@ -85,21 +83,20 @@ def conv_transpose(
       >>> conv_transpose(X, W, strides=[2], output_shape=[6])[0, 0]
       Array([1., 1., 2., 1., 1., 0.], dtype=float32)
 
-    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/test_onnx.py`), whose
-    negative total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
+    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/test_onnx.py`), in which a
+    total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
     total is negative: with SAME it gives `(size-1)*strides + (kernel-1)*dilations + 1` instead of `size*strides`, it
     puts the pixels that `output_shape` adds at the end, and it refuses as many as a stride or more. It also refuses
     empty results, and an `output_padding` that only the dilation exceeds.
     """
-    names = {"value": "X", "filter": "W"}
-    x = array("X", X, None)
+    x = ranked_array("X", X, None)
     rank = x.ndim - 2
-    w = array("W", W, rank)
-    dtype = result_type(names, x, w, preferred_element_type)
+    w = ranked_array("W", W, rank)
+    dtype = result_type(NAMES, x, w, preferred_element_type)
     in_channels, *in_sizes = x.shape[1:]
     weight_inputs, group_outputs, *kernel = w.shape
     check_kernel("W", w, kernel, empty=False)
-    check_inputs(names, x, in_channels, w, weight_inputs, "The first dimension of W is the channels of X.")
+    check_channels(NAMES, x, in_channels, w, weight_inputs)
     steps = _ints("strides", strides, rank, least=1)
     dils = _ints("dilations", dilations, rank, least=1)
     extra = _ints("output_padding", output_padding, rank)
@@ -111,22 +108,21 @@ def conv_transpose(
     _check_auto_pad(auto_pad, pads)
     if output_shape is None and not auto_pad.startswith("SAME"):
         source = ("pads", pads)
-        cuts = [(low, high - more) for low, high, more in zip(given[:rank], given[rank:], extra, strict=True)]
+        crops = [(low, high - more) for low, high, more in zip(given[:rank], given[rank:], extra, strict=True)]
     else:
         source = ("output_shape", output_shape)
         if output_shape is None:
             sizes: tuple[Any, ...] = tuple(i * s for i, s in zip(in_sizes, steps, strict=True))
         else:
-            sizes = output_shapes.spatial_sizes(output_shape, rank, single=False)
-        cuts = [
+            sizes = spatial_only(output_shape, rank, single=False)
+        crops = [
             _split((i - 1) * s + more + (k - 1) * d + 1 - size, more, auto_pad)
             for i, s, more, k, d, size in zip(in_sizes, steps, extra, kernel, dils, sizes, strict=True)
         ]
-    geometry = cropped(*source, in_sizes, kernel, steps, dils, cuts)
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
+    geometry = crop_or_refuse(*source, in_sizes, kernel, steps, dils, crops)
+    call = Call(x, w, torch_layout(rank, groups), geometry, dtype, precision_now(precision), method_for(method))
     with jax.named_scope("ConvTranspose"):
-        y = transpose_conv(x, jnp.moveaxis(w, (1, 0), (-2, -1)), geometry, groups, 1, **parameters)
-        return with_bias(y, bias, 1)
+        return with_bias(transpose_conv(call), bias, 1)
 
 
 def _ints(name: str, value: Any, count: int, least: int = 0) -> tuple[int, ...]:
@@ -134,7 +130,7 @@ def _ints(name: str, value: Any, count: int, least: int = 0) -> tuple[int, ...]:
 
 
 def _split(total: Any, output_padding: int, auto_pad: str) -> tuple[Any, Any]:
-    """What is cut off at the beginning and at the end; `output_padding` is a part of the total, at the end."""
+    """The crops at the beginning and at the end; `output_padding` is a part of the total, at the end."""
     begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
     return begin, total - begin - output_padding
 

@@ -1,27 +1,27 @@
-"""PyTorch's transposed convolutions: the arguments of `torch.nn.functional` made a `Geometry`."""
+"""PyTorch's transposed convolutions: the arguments of `torch.nn.functional` read as layout and geometry."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-from ._arguments import integers
+from ._arguments import described, integers
 from ._errors import blames_caller, refusal
-from ._facade.apply import transpose_conv, with_bias
+from ._facade.apply import Call, method_for, torch_layout, transpose_conv, with_bias
 from ._facade.arrays import (
     DTYPES,
-    array,
+    Names,
     bias_for,
-    check_inputs,
+    check_channels,
     check_kernel,
-    described,
     groups_for,
-    method_for,
     precision_now,
+    ranked_array,
     result_type,
 )
-from ._facade.cuts import check_output_padding, cropped
-from ._jax_operations import jnp
+from ._facade.sizes import check_output_padding, crop_or_refuse
+
+NAMES = Names("input", "weight", "The first dimension of weight is the input's channels.")
 
 
 @blames_caller
@@ -83,18 +83,18 @@ def conv_transpose2d(
     Args:
       input: `[N, C_in, H, W]`, or `[C_in, H, W]` without a batch; float16, bfloat16, float32, float64, complex or
         int32 (int64 with `jax_enable_x64`), or a narrower integer with `preferred_element_type`. Only the batch may be
-        empty. A tensor or parameter of PyTorch is read as NumPy would, from any device: JAX computes the gradients, and
-        PyTorch's autograd sees nothing of the call.
+        empty. A tensor or parameter of PyTorch is read as a NumPy array, from any device: JAX computes the gradients,
+        and PyTorch's autograd sees nothing of the call.
       weight: `[C_in, C_out / groups, K_h, K_w]`, same dtype as `input`.
       bias: `[C_out]`, same dtype, or None (default). Added, and its gradient summed, in float32 at least.
       stride, dilation: in pixels, at least 1; an int, or one or two ints. Default 1.
-      padding: how many pixels are cut off at either end, likewise, at least 0. Default 0.
-      output_padding: how many rows and columns more there are at the end, likewise, at least 0 and less than the larger
-        of stride and dilation. Default 0.
-      groups: into how many parts the channels fall, at least 1, a divisor of C_in. Default 1.
+      padding: pixels cropped at either end, likewise, at least 0. Default 0.
+      output_padding: rows and columns added at the end, likewise, at least 0 and less than the larger of stride and
+        dilation. Default 0.
+      groups: the number of groups of channels, at least 1, a divisor of C_in. Default 1.
       precision: `'default'`, `'high'`, `'highest'`, a `jax.lax.Precision`, or a pair of them for input and weight. None
         (the default) is `jax.default_matmul_precision`'s.
-      preferred_element_type: the dtype of sums and result, of the same kind as `input`'s. Default: that of `input`.
+      preferred_element_type: the dtype of sums and result, of the same kind as `input`'s. Default: `input`'s own.
       method: `'auto'` (default: by a table of measured rules, see `jdeconv.explain`) or the formulation to use, for
         gradients too: `'lax'`, `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
 
@@ -114,7 +114,7 @@ def conv_transpose2d(
       >>> conv_transpose2d(x, w, stride=2, padding=1, output_padding=1)[0, 0, 0]
       Array([1., 2., 1., 1.], dtype=float32)
 
-    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, whose arguments, order and refusals these are
+    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, with its arguments, their order and its refusals
     (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
     (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
     than narrowed. An `output_padding` that is too large is refused beside an empty batch, too.
@@ -175,16 +175,16 @@ def _transposed(
     preferred_element_type: Any,
     method: str,
 ) -> jax.Array:
-    names = {"value": "input", "filter": "weight"}
     dtypes = (*DTYPES, np.dtype("int64")) if jax.config.jax_enable_x64 else DTYPES  # type: ignore[attr-defined]
-    x, w = array("input", input, rank, unbatched=True, dtypes=dtypes), array("weight", weight, rank, dtypes=dtypes)
-    dtype = result_type(names, x, w, preferred_element_type)
+    x = ranked_array("input", input, rank, unbatched=True, dtypes=dtypes)
+    w = ranked_array("weight", weight, rank, dtypes=dtypes)
+    dtype = result_type(NAMES, x, w, preferred_element_type)
     in_channels, *in_sizes = x.shape[-rank - 1 :]
     weight_inputs, group_outputs, *kernel = w.shape
     check_kernel("weight", w, kernel)
     _check_not_empty("input", x, (in_channels, *in_sizes))
     _check_not_empty("weight", w, w.shape)
-    check_inputs(names, x, in_channels, w, weight_inputs, "The first dimension of weight is the input's channels.")
+    check_channels(NAMES, x, in_channels, w, weight_inputs)
     strides = integers("stride", stride, lengths=(rank,), least=1)
     pads = integers("padding", padding, lengths=(rank,), least=0)
     extra = integers("output_padding", output_padding, lengths=(rank,), least=0)
@@ -192,13 +192,13 @@ def _transposed(
     check_output_padding(output_padding, extra, strides, dilations, "stride and dilation")
     count = groups_for("groups", groups, in_channels)
     b = bias_for("bias", bias, count * group_outputs, "input", x, dtypes)
-    cuts = [(pad, pad - more) for pad, more in zip(pads, extra, strict=True)]
-    geometry = cropped("padding", padding, in_sizes, kernel, strides, dilations, cuts)
-    parameters = dict(dtype=dtype, precision=precision_now(precision), method=method_for(method))
+    crops = [(pad, pad - more) for pad, more in zip(pads, extra, strict=True)]
+    geometry = crop_or_refuse("padding", padding, in_sizes, kernel, strides, dilations, crops)
+    precision, method = precision_now(precision), method_for(method)
     unbatched = x.ndim == rank + 1
     with jax.named_scope(f"conv_transpose{rank}d"):
-        w = jnp.moveaxis(w, (1, 0), (-2, -1))
-        y = transpose_conv(x[None] if unbatched else x, w, geometry, count, 1, **parameters)
+        x = x[None] if unbatched else x
+        y = transpose_conv(Call(x, w, torch_layout(rank, count), geometry, dtype, precision, method))
         y = with_bias(y, b, 1)
         return y[0] if unbatched else y
 

@@ -1,1 +1,1 @@
-"""What all facades share: operands and sizes read, layout and geometry handed to the operator."""
+"""What all facades share: arrays and sizes read and checked, and the one way to the operator."""

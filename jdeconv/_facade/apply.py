@@ -1,39 +1,148 @@
-"""The operator on arrays as users have them: all groups' channels on one axis, wherever that is; a bias."""
+"""The one way from a facade to the operator: arrays in any layout, the layout, the geometry, and how to compute."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 import numpy as np
 
+from .._arguments import shown
+from .._errors import either, refusal
+from .._formulations import METHODS
 from .._geometry import Geometry
-from .._jax_operations import jnp
+from .._jax_operations import jnp, lax
 from .._operator.primitive import solve, unfolded
+from .._plan.choose import AUTO
 from .explicit_mesh import Dimension, channels, on_mesh
 
+ONE_POSITION = Geometry((1,), (1,), (1,), (1,), (1,), (0,))
 
-def transpose_conv(
-    x: jax.Array, w: jax.Array, geometry: Geometry, groups: int, channel_axis: int, **parameters: Any
-) -> jax.Array:
-    """y from x `(n, *in, c_in)` and w `(*k, c_out / groups, c_in)`; x and y have their channels at `channel_axis`.
 
-    `parameters` are those of `solve`. On a mesh with explicit axes the batch and the spatial dimensions are split as
-    those of x are, channels as those of w's outputs, where there are groups as those of x and of w.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which axes of the caller's arrays are which, and how the channels fall into groups."""
+
+    input: tuple[int, ...]
+    """The axes of batch, spatial dimensions and channels, in this order."""
+    kernel: tuple[int, ...]
+    """The axes of spatial dimensions, output channels and input channels."""
+    output: tuple[int, ...]
+    """As `input`, for the result."""
+    groups: int = 1
+    slides: bool = False
+    """Whether the kernel slides over the dilated input: last tap first, with the output channels of all groups. Else it
+    is the strided convolution's kernel: first tap first, with the input channels of all groups."""
+
+    @property
+    def rank(self) -> int:
+        """The number of spatial dimensions."""
+        return len(self.input) - 2
+
+    def input_sizes(self, x: jax.Array) -> tuple[Any, ...]:
+        """The input's spatial sizes."""
+        return tuple(x.shape[axis] for axis in self.input[1:-1])
+
+    def kernel_sizes(self, w: jax.Array) -> tuple[int, ...]:
+        """The kernel's spatial sizes."""
+        return tuple(w.shape[axis] for axis in self.kernel[:-2])
+
+
+def tensorflow_layout(rank: int, channel_axis: int, groups: int = 1) -> Layout:
+    """Images with channels at `channel_axis`, kernels `(*k, out / groups, in)`."""
+    image = (0, *(axis for axis in range(1, rank + 2) if axis != channel_axis), channel_axis)
+    return Layout(image, tuple(range(rank + 2)), image, groups)
+
+
+def torch_layout(rank: int, groups: int) -> Layout:
+    """Images with channels first, kernels `(in, out / groups, *k)`."""
+    image = (0, *range(2, rank + 2), 1)
+    return Layout(image, (*range(2, rank + 2), 1, 0), image, groups)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("x", "w"),
+    meta_fields=("layout", "geometry", "dtype", "precision", "method"),
+)
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A facade's call after all checks, for `transpose_conv`. A pytree, so that `jax.eval_shape` can return it."""
+
+    x: jax.Array
+    w: jax.Array
+    layout: Layout
+    geometry: Geometry
+    dtype: np.dtype[Any]
+    """Of sums and result."""
+    precision: Any
+    method: str
+
+    @property
+    def operator_geometry(self) -> Geometry:
+        """The geometry with at least one spatial dimension: a matrix product is one position and one tap."""
+        return self.geometry if self.layout.rank else ONE_POSITION
+
+    @property
+    def input_shape(self) -> tuple[Any, ...]:
+        """`(n, *in, g, i)`, the operator's input."""
+        batch, channels = (self.x.shape[self.layout.input[end]] for end in (0, -1))
+        return (batch, *self.operator_geometry.input, self.layout.groups, channels // self.layout.groups)
+
+    @property
+    def kernel_shape(self) -> tuple[Any, ...]:
+        """`(*k, o, g, i)`, the operator's kernel."""
+        outputs = self.w.shape[self.layout.kernel[-2]]
+        if self.layout.slides:
+            outputs //= self.layout.groups
+        return (*self.operator_geometry.kernel, outputs, *self.input_shape[-2:])
+
+
+def transpose_conv(call: Call) -> jax.Array:
+    """The transposed convolution, in the layout and with the dtype that the call asks for.
+
+    On a mesh with explicit axes the output's batch and space are split as the input's. Its channels are split as the
+    groups, and as the kernel's output channels.
     """
-    given = x, w
-    batch, in_channels, group_outputs = x.shape[0], x.shape[channel_axis], w.shape[-2]
+    layout, groups = call.layout, call.layout.groups
+    batch_axis, *spatial_axes, channel_axis = layout.input
+    *_, kernel_outputs, kernel_inputs = layout.kernel
+    sizes = (call.x.shape[batch_axis], *call.geometry.output)
+    outputs = call.kernel_shape[-3] * groups
+    # Which of (batch, *spatial, channels) each dimension of the result is.
+    order = np.argsort(layout.output).tolist()
 
     def compute(x: jax.Array, w: jax.Array) -> jax.Array:
-        grouped = (groups, in_channels // groups)
-        x = jnp.moveaxis(x, channel_axis, -1).reshape(batch, *geometry.input, *grouped)
-        w = w.reshape(*geometry.kernel, group_outputs, *grouped)
-        y = solve("output", geometry, input=unfolded(x, *given), kernel=w, **parameters)
-        return jnp.moveaxis(y.reshape(batch, *geometry.output, groups * group_outputs), -1, channel_axis)
+        x = x.transpose(layout.input).reshape(call.input_shape)
+        w = w.transpose(layout.kernel)
+        if layout.slides:
+            w = w.reshape(*w.shape[:-2], groups, w.shape[-2] // groups, w.shape[-1])
+            w = lax.rev(w.swapaxes(-2, -3), range(layout.rank))
+        w = w.reshape(call.kernel_shape)
+        options = dict(dtype=call.dtype, precision=call.precision, method=call.method)
+        y = solve("output", call.operator_geometry, input=unfolded(x, call.x, call.w), kernel=w, **options)
+        return y.reshape(*sizes, outputs).transpose(order)
 
-    sizes: list[Any] = [batch, *geometry.output]
-    sizes.insert(channel_axis, groups * group_outputs)
-    dimensions = [Dimension(size, ((0, axis),)) for axis, size in enumerate(sizes)]
-    dimensions[channel_axis] = channels(sizes[channel_axis], groups, channel_axis, geometry.rank, geometry.rank + 1)
-    return on_mesh(compute, x, w, dimensions)
+    dimensions = [
+        *(Dimension(size, ((0, axis),)) for size, axis in zip(sizes, (batch_axis, *spatial_axes), strict=True)),
+        channels(outputs, groups, channel_axis, kernel_outputs, kernel_outputs if layout.slides else kernel_inputs),
+    ]
+    return on_mesh(compute, call.x, call.w, [dimensions[axis] for axis in order])
+
+
+def method_for(method: Any) -> str:
+    """'auto' or the name of a formulation."""
+    names = (AUTO, *METHODS)
+    if not isinstance(method, str) or method not in names:
+        raise refusal(
+            ValueError,
+            "method",
+            shown(method),
+            "unknown",
+            f"expected {either(map(repr, names))}",
+            "Use 'auto', which picks the fastest that is known.",
+        )
+    return method
 
 
 def with_bias(y: jax.Array, bias: jax.Array | None, channel_axis: int) -> jax.Array:

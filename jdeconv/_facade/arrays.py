@@ -1,34 +1,49 @@
-"""The arrays and options that every facade takes: what kinds of them there are, and what is refused."""
+"""The arrays, dtypes and precisions that all facades take, and what is refused."""
 
+import dataclasses
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._arguments import integers, known, shown
+from .._arguments import concrete, described, integers, shown
 from .._errors import either, refusal
-from .._formulations import METHODS
 from .._jax_operations import jnp, lax
-from .._plan.choose import AUTO
 
+# Of TensorFlow, Keras and ONNX.
 DTYPES = tuple(
     np.dtype(name)
     for name in ("float16", jnp.bfloat16, "float32", "float64", "complex64", "complex128", "int8", "int16", "int32")
 )
+# Of lax.
+ALL_DTYPES = (*DTYPES, *(np.dtype(name) for name in ("int64", "uint8", "uint16", "uint32", "uint64")))
 
 
-def described(value: Any) -> str:
-    """An array as its dtype and shape."""
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") and hasattr(value, "shape") else shown(value)
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """How a facade spells the arguments that shared checks refuse."""
+
+    input: str
+    kernel: str
+    channels: str
+    """The mend where input and kernel differ in input channels."""
+    dilations: str = "rhs_dilation"
+    groups: str = "feature_group_count"
+    batch_added: bool = False
+    """Whether the facade added the input's batch, which messages then leave out."""
+
+    def shown_input(self, x: Any) -> str:
+        """The input as the caller gave it."""
+        return described(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if self.batch_added else x)
 
 
-def array(
+def ranked_array(
     name: str, value: Any, rank: int | None, unbatched: bool = False, dtypes: Sequence[np.dtype[Any]] = DTYPES
 ) -> jax.Array:
     """`value` as an array of `rank` (None: 1 to 3) spatial dimensions and two more, or one more where `unbatched`."""
-    array = _converted(name, value, dtypes)
+    array = _jax_array(name, value, dtypes)
     ranks = range(3, 6) if rank is None else range(rank + 2 - unbatched, rank + 3)
     if array.ndim not in ranks:
         raise refusal(
@@ -42,56 +57,23 @@ def array(
     return array
 
 
-def read(value: Any) -> Any:
-    """An array of any library as JAX's or NumPy's, anything else as it is; without a gradient to its own library.
+def any_array(name: str, value: Any) -> Any:
+    """`value`, an array of any library and dtype, or numbers in lists, as a JAX array if it is one, else as NumPy's."""
 
-    Raises an error of some kind for what has no values in memory, or not those of an array.
-    """
-    if isinstance(value, jax.Array):
-        return value
-    if hasattr(value, "__jax_array__"):
-        return value.__jax_array__()
-    if hasattr(value, "resolve_conj"):  # a PyTorch tensor, whose .numpy() knows neither bfloat16 nor what is lazy
-        value = value.detach().cpu().resolve_conj().resolve_neg()
-        narrow = str(value.dtype) == "torch.bfloat16"
-        return value.float().numpy().astype(jnp.bfloat16) if narrow else value.numpy()
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError("a mask, which would be lost")
-    if not hasattr(value, "__array__"):
-        return value
-    array = np.asarray(value)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def plain(value: Any) -> Any:
-    """Known arrays, also in lists and tuples, as tuples and numbers of Python, for code that asks for these types."""
-    value = known(value)
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [*map(plain, value)] if isinstance(value, list) else tuple(map(plain, value))
-    return value.item() if isinstance(value, np.number) else value
-
-
-UNREADABLE = (TypeError, ValueError, OverflowError, RuntimeError, Warning)  # of which a test suite makes errors
-
-
-def _converted(name: str, value: Any, dtypes: Sequence[np.dtype[Any]] = DTYPES) -> jax.Array:
-    """`value` as an array of one of `dtypes`."""
-    try:
-        if value is None or isinstance(value, (str, bytes)):
+    def kept(given: Any) -> Any:
+        array = given if isinstance(given, jax.Array) else np.asarray(given)
+        if array.dtype == object or array.dtype.kind in "SU":
             raise TypeError
-        given = read(value)
-        array = jnp.asarray(given)
-        if not hasattr(given, "dtype") and array.dtype == "int64":
-            array = array.astype("int32")  # Python ints are int32 to TensorFlow, and to JAX without x64
-    except UNREADABLE:
-        raise refusal(
-            TypeError,
-            name,
-            described(value),
-            "missing" if value is None else "not an array",
-            "expected an array of numbers",
-            f"Pass {name} as a JAX or NumPy array.",
-        ) from None
+        return array
+
+    return _read(name, value, kept, "Pass an array of NumPy, JAX or PyTorch.")[1]
+
+
+def _jax_array(name: str, value: Any, dtypes: Sequence[np.dtype[Any]] = DTYPES) -> jax.Array:
+    """`value`, an array of any library or numbers in lists, as a JAX array of one of `dtypes`."""
+    given, array = _read(name, value, jnp.asarray, f"Pass {name} as a JAX or NumPy array.")
+    if not hasattr(given, "dtype") and array.dtype == "int64":
+        array = array.astype("int32")  # Python ints are int32 to TensorFlow, and to JAX without x64
     # NumPy's own dtype, where there is one: JAX narrows int64 to int32, which users of other libraries don't expect.
     dtype = given.dtype if isinstance(given, np.ndarray) else array.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype not in dtypes:
@@ -107,8 +89,52 @@ def _converted(name: str, value: Any, dtypes: Sequence[np.dtype[Any]] = DTYPES) 
     return array
 
 
+UNREADABLE = (TypeError, ValueError, OverflowError, RuntimeError, Warning)  # test suites make errors of warnings
+
+
+def _read(name: str, value: Any, convert: Callable[[Any], Any], mend: str) -> tuple[Any, Any]:
+    """`value` without its library's wrapping, and the array that `convert` makes of it."""
+    try:
+        if value is None or isinstance(value, (str, bytes)):
+            raise TypeError
+        given = _unwrapped(value)
+        return given, convert(given)
+    except UNREADABLE:
+        problem = "missing" if value is None else "not an array"
+        raise refusal(TypeError, name, described(value), problem, "expected an array of numbers", mend) from None
+
+
+def _unwrapped(value: Any) -> Any:
+    """An array of any library as JAX's or NumPy's, without a gradient to its own library; anything else as it is.
+
+    Raises some error for a value without numbers in memory, or with more to it than an array's numbers.
+    """
+    if isinstance(value, jax.Array):
+        return value
+    if hasattr(value, "__jax_array__"):
+        return value.__jax_array__()
+    if hasattr(value, "resolve_conj"):  # a PyTorch tensor, whose .numpy() refuses bfloat16 and lazy conjugates
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        narrow = str(value.dtype) == "torch.bfloat16"
+        return value.float().numpy().astype(jnp.bfloat16) if narrow else value.numpy()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("a mask, which would be lost")
+    if not hasattr(value, "__array__"):
+        return value
+    array = np.asarray(value)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def python_values(value: Any) -> Any:
+    """Concrete arrays, also in lists and tuples, as Python's tuples and numbers, for code that asks for these types."""
+    value = concrete(value)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [*map(python_values, value)] if isinstance(value, list) else tuple(map(python_values, value))
+    return value.item() if isinstance(value, np.number) else value
+
+
 def check_kernel(name: str, kernel: jax.Array, sizes: Sequence[Any], empty: bool = True) -> None:
-    """Refuses spatial sizes that are not ints, and those of zero unless `empty`."""
+    """Refuses symbolic spatial sizes, and unless `empty` also sizes of 0."""
     if not all(isinstance(size, int) for size in sizes):
         raise refusal(
             ValueError,
@@ -129,18 +155,16 @@ def check_kernel(name: str, kernel: jax.Array, sizes: Sequence[Any], empty: bool
         )
 
 
-def check_inputs(
-    names: dict[str, str], value: jax.Array, channels: Any, filter: jax.Array, filter_inputs: Any, mend: str
-) -> None:
-    """Refuses a filter for another number of input channels."""
-    if filter_inputs != channels:
+def check_channels(names: Names, x: jax.Array, channels: Any, w: jax.Array, kernel_inputs: Any) -> None:
+    """Refuses a kernel for another number of input channels."""
+    if kernel_inputs != channels:
         raise refusal(
             ValueError,
-            names["filter"],
-            described(filter),
-            f"{filter_inputs} input channels",
-            f"expected {channels}, as {names['value']}={described(value)} has",
-            mend,
+            names.kernel,
+            described(w),
+            f"{kernel_inputs} input channels",
+            f"expected {channels}, as {names.input}={names.shown_input(x)} has",
+            names.channels,
         )
 
 
@@ -162,10 +186,10 @@ def groups_for(name: str, value: Any, channels: Any) -> int:
 def bias_for(
     name: str, value: Any, channels: Any, source: str, x: jax.Array, dtypes: Sequence[np.dtype[Any]] = DTYPES
 ) -> jax.Array | None:
-    """The bias, if there is one: as many numbers as the result has channels, of the dtype of `x`, spelt `source`."""
+    """The bias, if there is one: a number for each output channel, of the dtype of `x`, which is called `source`."""
     if value is None:
         return None
-    bias = _converted(name, value, dtypes)
+    bias = _jax_array(name, value, dtypes)
     if bias.shape != (channels,):
         raise refusal(
             ValueError,
@@ -187,50 +211,69 @@ def bias_for(
     return bias
 
 
-def result_type(names: dict[str, str], value: jax.Array, filter: jax.Array, preferred: Any) -> np.dtype[Any]:
-    """The dtype of the result, both operands having one, and `preferred` being of its kind."""
-    if value.dtype != filter.dtype:
+def result_type(names: Names, x: jax.Array, w: jax.Array, preferred: Any, *, like_lax: bool = False) -> np.dtype[Any]:
+    """The dtype of the result: `preferred`, or else the dtype of both operands.
+
+    `preferred` is of the operands' kind. TensorFlow's integers may not narrow, and int8 and int16 need a `preferred`.
+    With `like_lax` nothing may narrow, and integers may become floats.
+    """
+    dtype = np.dtype(x.dtype)
+    if dtype != w.dtype:
         raise refusal(
             TypeError,
-            names["filter"],
-            described(filter),
-            f"dtype {filter.dtype}",
-            f"expected {value.dtype}, as {names['value']}={described(value)} has",
-            f"Cast one of the two, for example with {names['filter']}.astype({names['value']}.dtype).",
+            names.kernel,
+            described(w),
+            f"dtype {w.dtype}",
+            f"expected {dtype}, as {names.input}={names.shown_input(x)} has",
+            f"Cast one of the two, for example with {names.kernel}.astype({names.input}.dtype).",
         )
     if preferred is None:
-        if value.dtype.name in ("int8", "int16"):
+        if not like_lax and dtype.name in ("int8", "int16"):
             raise refusal(
                 TypeError,
-                names["value"],
-                described(value),
-                f"sums of products overflow {value.dtype}",
+                names.input,
+                described(x),
+                f"sums of products overflow {dtype}",
                 "expected preferred_element_type beside it",
                 "Pass preferred_element_type='int32'.",
             )
-        return np.dtype(value.dtype)
-    dtype = dtype_of(preferred)
-    same_kind = dtype in (*DTYPES, value.dtype) and kind_of(dtype) is kind_of(value.dtype)
-    if dtype is None or not same_kind or (dtype.kind == "i" and dtype.itemsize < value.dtype.itemsize):
+        return dtype
+    wanted = dtype_of(preferred)
+    if wanted is None or not (_lax_sums if like_lax else _tensorflow_sums)(dtype, wanted):
+        also = " or floats for ints, and none narrower" if like_lax else ", and no narrower integer"
         raise refusal(
             TypeError,
             "preferred_element_type",
             shown(preferred),
             "not a type for these sums",
-            f"expected a dtype of the same kind as {value.dtype}, and no narrower integer",
+            f"expected a dtype of the same kind as {dtype}{also}",
             "Leave it out for the dtype of the operands.",
         )
-    return dtype
+    return wanted
+
+
+def _tensorflow_sums(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether TensorFlow's facade sums operands of `dtype` in `wanted`."""
+    narrows = wanted.kind == "i" and wanted.itemsize < dtype.itemsize
+    return wanted in (*DTYPES, dtype) and kind_of(wanted) is kind_of(dtype) and not narrows
+
+
+def _lax_sums(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether lax sums operands of `dtype` in `wanted`."""
+    kind, wanted_kind = kind_of(dtype), kind_of(wanted)
+    same_kind = kind is wanted_kind or (kind is jnp.integer and wanted_kind is jnp.floating)
+    loses_sign = jnp.issubdtype(dtype, jnp.signedinteger) and jnp.issubdtype(wanted, jnp.unsignedinteger)
+    return wanted in ALL_DTYPES and same_kind and not loses_sign and wanted.itemsize >= dtype.itemsize
 
 
 def kind_of(dtype: Any) -> Any:
-    """Which of NumPy's kinds of numbers a dtype is of; None: of none."""
+    """The dtype's kind: integer, floating or complexfloating; None for any other."""
     kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
 
 
 def dtype_of(value: Any) -> np.dtype[Any] | None:
-    """The dtype that `value` names, as wide as JAX has it now; None if it names none."""
+    """The dtype that `value` names, narrowed to 32 bits unless JAX has x64 on; None if it names none."""
     if isinstance(value, numbers.Number):  # JAX's cache takes 2.0 for np.float32(2.0), which has a dtype
         return None
     try:
@@ -240,7 +283,7 @@ def dtype_of(value: Any) -> np.dtype[Any] | None:
 
 
 def precision_now(precision: Any) -> Any:
-    """A hashable precision; None is what `jax.default_matmul_precision` says now, not when the program is compiled."""
+    """A hashable precision. None is `jax.default_matmul_precision` at this call, not when the program is compiled."""
     if precision is None:
         now = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         return PRESETS.get(now, now)
@@ -262,7 +305,7 @@ def precision_now(precision: Any) -> Any:
 
 def _precision(value: Any) -> lax.Precision:
     if value is not None and not isinstance(value, (str, lax.Precision)):
-        raise TypeError  # the enumeration takes its members' numbers too, and so True for 'high'
+        raise TypeError  # the enumeration also takes its members' numbers, and so True for 'high'
     return lax.Precision(value)
 
 
@@ -272,22 +315,8 @@ def _precision_of(preset: str) -> lax.Precision:
     return lax.Precision.HIGH if preset.startswith(("F16", "TF32")) else lax.Precision.DEFAULT
 
 
-# Presets are of products: lax's convolutions take them and are computed at the default precision. Here they are the
-# least precision that keeps as many bits of the operands on every platform, in convolutions and products alike.
+# Presets are made for products; lax's convolutions accept them and compute at the default precision. Here a preset is
+# the least precision that keeps as many bits of the operands on every platform, in convolutions and products alike.
 PRESETS: dict[Any, lax.Precision] = {
     key: _precision_of(preset.name) for preset in lax.DotAlgorithmPreset for key in (preset, preset.name)
 }
-
-
-def method_for(method: Any) -> str:
-    known = (AUTO, *METHODS)
-    if not isinstance(method, str) or method not in known:
-        raise refusal(
-            ValueError,
-            "method",
-            shown(method),
-            "unknown",
-            f"expected {either(map(repr, known))}",
-            "Use 'auto', which picks the fastest that is known.",
-        )
-    return method

@@ -1,4 +1,4 @@
-"""Meshes with explicit axes, where shardings are part of the types: which one the result has."""
+"""Meshes with explicit axes, where shardings are part of the types: the result's sharding."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,23 +9,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 class Dimension(NamedTuple):
-    """One of the result's."""
+    """One dimension of the result."""
 
     size: Any
     sources: tuple[tuple[int, int], ...]
-    """Whose mesh axes it keeps, in this order: an operand (0: x, 1: w) and a dimension of it."""
+    """The operands' dimensions whose mesh axes it keeps, in this order: (0: x, 1: w; dimension)."""
     groups: int = 1
-    """Into how many blocks it falls, of which a device gets some, or an equal part of one."""
+    """The number of its blocks; a device gets whole blocks, or an equal part of one."""
 
     def splits(self, parts: int) -> bool:
+        """Whether it divides evenly over so many devices."""
         whole = self.groups % parts == 0 or parts % self.groups == 0
         return whole and bool(self.size % parts == 0)
 
 
 def channels(size: Any, groups: int, x_channels: int, w_outputs: int, w_groups: int) -> Dimension:
-    """The result's channels, where `w_groups` is the dimension of w that has the groups in it.
+    """The result's channels; `w_groups` is w's dimension that holds all groups.
 
-    Groups are where those of x are, or else those of w; outputs that w has split take what is left.
+    The groups follow x's sharding, else w's; w's output channels use the remaining axes.
     """
     sources = ((0, x_channels), (1, w_groups), (1, w_outputs)) if groups > 1 else ((1, w_outputs),)
     return Dimension(size, sources, groups)
@@ -36,9 +37,9 @@ def on_mesh(
 ) -> jax.Array:
     """`compute(x, w)`, whose result has these dimensions, also where `x` or `w` lives on explicit mesh axes.
 
-    A dimension of the result keeps the mesh axes of its sources if they split it evenly. Those that don't, or that
-    another dimension has (x's own come first, being of images), are dropped: that dimension is gathered. Dimensions
-    that only the operands have are summed over the devices.
+    A dimension of the result keeps the mesh axes of its sources. It drops an axis, and is gathered over it, if the axis
+    doesn't split it evenly or belongs to another dimension (dimensions of images, from x alone, choose first).
+    Dimensions that only the operands have are summed over the devices.
     """
     types = [jax.typeof(operand).sharding for operand in (x, w)]
     mesh = next((kind.mesh for kind in types if kind.mesh.explicit_axes), None)

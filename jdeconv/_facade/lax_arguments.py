@@ -1,10 +1,9 @@
-"""lax's convolution of a dilated input, made the operator's: what each of lax's functions comes down to.
+"""lax's arguments checked, and its convolution of a dilated input turned into a `Geometry`.
 
-lax slides the kernel as it stands over the dilated and padded input; the operator adds each tap to the outputs. So
-lax's last tap is the operator's first, and `low` is what lax's low pad leaves of the kernel's extent.
+lax slides the kernel over the dilated and padded input; the operator adds each tap to the outputs. So lax's last tap is
+the operator's first, and `low` is the kernel's extent less 1 and less lax's low pad.
 """
 
-import dataclasses
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,177 +11,92 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arguments import integers, items, shown
+from .._arguments import described, integers, items, shown
 from .._errors import refusal
 from .._geometry import Geometry, Undecidable, at_least_zero, holds
 from .._jax_operations import jnp, lax
-from .._operator.primitive import solve, unfolded
-from .arrays import described, dtype_of, kind_of
-from .explicit_mesh import Dimension, channels, on_mesh
-from .unreachable import undecided
+from .apply import Layout
+from .arrays import ALL_DTYPES, Names
+from .sizes import undecidable
+
+LAX = Names("lhs", "rhs", "dimension_numbers and transpose_kernel say which of its dimensions is which.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """How the caller spells what is refused."""
-
-    lhs: str = "lhs"
-    rhs: str = "rhs"
-    rhs_dilation: str = "rhs_dilation"
-    feature_group_count: str = "feature_group_count"
-    channels: str = "dimension_numbers and transpose_kernel say which of its dimensions is which."
-    """The mend where the two have other channels."""
-    batch_added: bool = False
-
-    def given(self, lhs: Any) -> str:
-        """lhs as the caller has it."""
-        return described(jax.ShapeDtypeStruct(lhs.shape[1:], lhs.dtype) if self.batch_added else lhs)
-
-
-LAX = Names()
-
-
-@dataclasses.dataclass(frozen=True)
-class Operands:
-    """Input and kernel with their layouts, checked against each other; made by `operands`."""
-
-    lhs: jax.Array
-    rhs: jax.Array
-    numbers: lax.ConvDimensionNumbers
-    groups: int
-    swapped: bool
-    """Whether rhs is the kernel of the strided convolution, so that its output channels (O) are the input's here."""
-    names: Names
-
-    @property
-    def rank(self) -> int:
-        """The number of spatial dimensions."""
-        return self.lhs.ndim - 2
-
-    @property
-    def input(self) -> tuple[Any, ...]:
-        """The input's spatial sizes."""
-        return tuple(self.lhs.shape[axis] for axis in self.numbers.lhs_spec[2:])
-
-    @property
-    def kernel(self) -> tuple[int, ...]:
-        """The kernel's spatial sizes."""
-        return tuple(self.rhs.shape[axis] for axis in self.numbers.rhs_spec[2:])
-
-    @property
-    def kernel_axes(self) -> tuple[int, int]:
-        """Where rhs has the output's channels and the input's."""
-        out, into = self.numbers.rhs_spec[:2]
-        return (into, out) if self.swapped else (out, into)
-
-    @property
-    def channels(self) -> tuple[Any, Any]:
-        """The input's and the output's, of all groups."""
-        out = self.rhs.shape[self.kernel_axes[0]]
-        return self.lhs.shape[self.numbers.lhs_spec[1]], out * self.groups if self.swapped else out
-
-    def convolve(self, *, geometry: Geometry, dtype: Any, precision: Any, method: str) -> jax.Array:
-        """The transposed convolution, in the layout of `numbers.out_spec`."""
-        (batch_axis, channel_axis, *spatial), (into, out), groups = self.numbers.lhs_spec, self.channels, self.groups
-        batch = self.lhs.shape[batch_axis]
-        # Which of (batch, *spatial, channels) each of the result's dimensions is.
-        order = np.argsort([self.numbers.out_spec[axis] for axis in (0, *range(2, self.rank + 2), 1)]).tolist()
-
-        sizes = (batch, *geometry.output)
-        if not self.rank:  # a matrix product: one position, one tap
-            geometry = Geometry((1,), (1,), (1,), (1,), (1,), (0,))
-
-        def compute(lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-            x = lhs.transpose(batch_axis, *spatial, channel_axis)
-            x = unfolded(x.reshape(batch, *geometry.input, groups, into // groups), self.lhs, self.rhs)
-            w = self._operators_kernel(rhs)
-            w = w.reshape(*geometry.kernel, *w.shape[-3:])
-            y = solve("output", geometry, input=x, kernel=w, dtype=dtype, precision=precision, method=method)
-            return y.reshape(*sizes, out).transpose(order)
-
-        dimensions = [
-            *(Dimension(size, ((0, axis),)) for size, axis in zip(sizes, (batch_axis, *spatial), strict=True)),
-            channels(out, groups, channel_axis, self.kernel_axes[0], self.numbers.rhs_spec[0]),
-        ]
-        return on_mesh(compute, self.lhs, self.rhs, [dimensions[axis] for axis in order])
-
-    def _operators_kernel(self, rhs: jax.Array) -> jax.Array:
-        """As `(*k, o, g, i)`, the first tap first."""
-        w = rhs.transpose(*self.numbers.rhs_spec[2:], *self.kernel_axes)
-        if self.swapped:
-            return w.reshape(*w.shape[:-1], self.groups, w.shape[-1] // self.groups)
-        w = w.reshape(*self.kernel, self.groups, w.shape[-2] // self.groups, w.shape[-1])
-        return lax.rev(w.swapaxes(-2, -3), range(self.rank))
-
-
-def operands(
+def arrays_and_layout(
     lhs: Any,
     rhs: Any,
     dimension_numbers: Any,
     feature_group_count: Any,
-    swapped: bool = False,
+    transpose_kernel: bool = False,
     names: Names = LAX,
-) -> Operands:
-    """Raises ValueError or TypeError where they don't fit, in the caller's names for them."""
-    lhs, rhs = _lax_array(names.lhs, lhs, names.given), _lax_array(names.rhs, rhs)
-    if rhs.ndim != lhs.ndim or lhs.ndim < 2:
+) -> tuple[jax.Array, jax.Array, Layout]:
+    """Input and kernel, checked against each other. Raises ValueError or TypeError, in the caller's `names`."""
+    x, w = _lax_array(names.input, lhs, names.shown_input), _lax_array(names.kernel, rhs)
+    if w.ndim != x.ndim or x.ndim < 2:
         raise refusal(
             ValueError,
-            names.rhs,
-            described(rhs),
-            f"{rhs.ndim} dimensions",
-            f"expected as many as {names.lhs}={names.given(lhs)} has, and at least 2",
+            names.kernel,
+            described(w),
+            f"{w.ndim} dimensions",
+            f"expected as many as {names.input}={names.shown_input(x)} has, and at least 2",
             "Both have their spatial dimensions and two more.",
         )
-    numbers = _numbers(dimension_numbers, lhs.shape, rhs.shape)
-    (groups,) = integers(names.feature_group_count, feature_group_count, lengths=(1,), least=1)
-    found = Operands(lhs, rhs, numbers, groups, swapped, names)
-    if not all(isinstance(size, int) and size for size in found.kernel):
+    (n, c, *images), (o, i, *kernels), (out_n, out_c, *results) = _dimension_numbers(dimension_numbers, x, w)
+    # With transpose_kernel lax's O and I are those of the strided convolution: its outputs are the input here.
+    channels = (i, o) if transpose_kernel else (o, i)
+    (groups,) = integers(names.groups, feature_group_count, lengths=(1,), least=1)
+    layout = Layout((n, *images, c), (*kernels, *channels), (out_n, *results, out_c), groups, not transpose_kernel)
+    if not all(isinstance(size, int) and size for size in layout.kernel_sizes(w)):
         raise refusal(
             ValueError,
-            names.rhs,
-            described(rhs),
+            names.kernel,
+            described(w),
             "a kernel size that is 0 or symbolic",
             "expected known sizes of at least 1",
             "Give every spatial dimension a tap; where sizes are symbolic, export a program for each.",
         )
-    (into, out), kernel_inputs = found.channels, rhs.shape[found.kernel_axes[1]]
-    if into != (kernel_inputs if swapped else kernel_inputs * groups):
-        per_group = f" in each of {groups} groups" if groups > 1 and not swapped else ""
+    inputs, (outputs, kernel_inputs) = x.shape[c], (w.shape[axis] for axis in channels)
+    if inputs != (kernel_inputs if transpose_kernel else kernel_inputs * groups):
+        per_group = f" in each of {groups} groups" if groups > 1 and not transpose_kernel else ""
         raise refusal(
             ValueError,
-            names.rhs,
-            described(rhs),
+            names.kernel,
+            described(w),
             f"{kernel_inputs} input channels{per_group}",
-            f"expected those of {names.lhs}={names.given(lhs)}, {into} in all",
+            f"expected those of {names.input}={names.shown_input(x)}, {inputs} in all",
             names.channels,
         )
-    if groups > 1 and (into % groups or out % groups):
+    outputs = outputs * groups if transpose_kernel else outputs
+    if groups > 1 and (inputs % groups or outputs % groups):
         raise refusal(
             ValueError,
-            names.feature_group_count,
+            names.groups,
             groups,
-            f"{into} input and {out} output channels",
+            f"{inputs} input and {outputs} output channels",
             "expected a divisor of both",
             "Use 1, the default, for one group.",
         )
-    return found
+    return x, w, layout
 
 
 def geometry_of(
-    operands: Operands,
+    x: jax.Array,
+    w: jax.Array,
+    layout: Layout,
     strides: Sequence[int],
     dilations: Sequence[int],
     pads: Sequence[tuple[int, int]],
+    *,
+    names: Names = LAX,
     padding: Any = None,
 ) -> Geometry:
-    """lax's sizes: the dilated input is padded, or cut where pads are negative, and the kernel slides over that.
+    """lax's sizes: the input is dilated by `strides` and padded, or cropped where `pads` are negative, then slid over.
 
-    `padding` is what the caller was given, if that is something else than `pads`.
+    `padding` is the caller's argument, where it differs from `pads`.
     """
+    inputs, kernel = layout.input_sizes(x), layout.kernel_sizes(w)
     outputs, lows = [], []
-    sizes = zip(operands.input, operands.kernel, strides, dilations, pads, strict=True)
-    for dim, (i, k, s, d, (low, high)) in enumerate(sizes):
+    for dim, (i, k, s, d, (low, high)) in enumerate(zip(inputs, kernel, strides, dilations, pads, strict=True)):
         taken = (k - 1) * d
         try:
             padded = at_least_zero(dim, (i - 1) * s + 1) + low + high
@@ -197,12 +111,12 @@ def geometry_of(
                 )
             outputs.append(at_least_zero(dim, padded - taken))
         except Undecidable as error:
-            raise undecided(error, operands.names.lhs, operands.names.given(operands.lhs)) from error
+            raise undecidable(error, names.input, names.shown_input(x)) from error
         lows.append(taken - low)
-    return Geometry(operands.input, operands.kernel, tuple(outputs), tuple(strides), tuple(dilations), tuple(lows))
+    return Geometry(inputs, kernel, tuple(outputs), tuple(strides), tuple(dilations), tuple(lows))
 
 
-def steps(name: str, value: Any, rank: int) -> tuple[int, ...]:
+def per_dimension(name: str, value: Any, rank: int) -> tuple[int, ...]:
     """Strides or dilations, one for each spatial dimension."""
     if len(items(value) or ()) != rank or items(value) is None:
         raise refusal(
@@ -216,54 +130,11 @@ def steps(name: str, value: Any, rank: int) -> tuple[int, ...]:
     return integers(name, value, least=1)
 
 
-def lax_result_type(operands: Operands, preferred: Any) -> np.dtype[Any]:
-    """The dtype of the result: the operands', which is the same for both, or `preferred`, which loses nothing."""
-    dtype, names = operands.lhs.dtype, operands.names
-    if dtype != operands.rhs.dtype:
-        raise refusal(
-            TypeError,
-            names.rhs,
-            described(operands.rhs),
-            f"dtype {operands.rhs.dtype}",
-            f"expected {dtype}, as {names.lhs}={names.given(operands.lhs)} has",
-            f"Cast one of the two, for example with {names.rhs}.astype({names.lhs}.dtype).",
-        )
-    if preferred is None:
-        return np.dtype(dtype)
-    wanted = dtype_of(preferred) or np.dtype(object)
-    kind, wanted_kind = kind_of(dtype), kind_of(wanted)
-    signed = kind is jnp.integer and not jnp.issubdtype(dtype, jnp.unsignedinteger)
-    if (
-        wanted not in LAX_DTYPES
-        or not (kind is wanted_kind or (kind is jnp.integer and wanted_kind is jnp.floating))
-        or (signed and jnp.issubdtype(wanted, jnp.unsignedinteger))
-        or wanted.itemsize < dtype.itemsize
-    ):
-        raise refusal(
-            TypeError,
-            "preferred_element_type",
-            shown(preferred),
-            "not a type for these sums",
-            f"expected a dtype of the same kind as {dtype} or floats for ints, and none narrower",
-            "Leave it out for the dtype of the operands.",
-        )
-    return wanted
-
-
-LAX_DTYPES = tuple(
-    np.dtype(name)
-    for name in (
-        "float16", jnp.bfloat16, "float32", "float64", "complex64", "complex128",
-        "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    )
-)  # fmt: skip
-
-
-def _lax_array(name: str, value: Any, described: Callable[[Any], str] = described) -> jax.Array:
+def _lax_array(name: str, value: Any, shown_as: Callable[[Any], str] = described) -> jax.Array:
     given = value if isinstance(value, jax.Array) or not hasattr(value, "__jax_array__") else value.__jax_array__()
     dtype = getattr(given, "dtype", None)
     masked = isinstance(given, np.ma.MaskedArray)
-    # Like lax, it takes JAX's and NumPy's arrays, and what shows itself as one of NumPy's.
+    # Like lax it takes JAX's and NumPy's arrays, and objects with a shape and a dtype of NumPy's.
     if (
         isinstance(given, jax.ShapeDtypeStruct)
         or masked
@@ -271,12 +142,12 @@ def _lax_array(name: str, value: Any, described: Callable[[Any], str] = describe
         or not isinstance(dtype, np.dtype)
     ):
         mend = f"Pass {name} as a JAX or NumPy array."
-        raise refusal(TypeError, name, described(value), "not an array", "expected an array of numbers", mend)
-    if dtype not in LAX_DTYPES:
+        raise refusal(TypeError, name, shown_as(value), "not an array", "expected an array of numbers", mend)
+    if dtype not in ALL_DTYPES:
         raise refusal(
             TypeError,
             name,
-            described(value),
+            shown_as(value),
             f"dtype {dtype}",
             "expected floats of 16 bits or more, complex numbers or integers of 8 bits or more",
             "Cast it, or call jax.lax.conv_transpose.",
@@ -284,12 +155,14 @@ def _lax_array(name: str, value: Any, described: Callable[[Any], str] = describe
     return jnp.asarray(given)
 
 
-def _numbers(value: Any, lhs_shape: Sequence[Any], rhs_shape: Sequence[Any]) -> lax.ConvDimensionNumbers:
+def _dimension_numbers(value: Any, x: jax.Array, w: jax.Array) -> list[tuple[int, ...]]:
+    """The axes of input (N, C, spatial), kernel (O, I, spatial) and output (N, C, spatial)."""
     try:
-        numbers = lax.conv_dimension_numbers(lhs_shape, rhs_shape, value)
+        numbers = lax.conv_dimension_numbers(x.shape, w.shape, value)
         specs = [tuple(map(operator.index, spec)) for spec in numbers]
-        if any(sorted(spec) != list(range(len(lhs_shape))) for spec in specs):
-            raise TypeError(f"each of its specs must have the dimensions 0 to {len(lhs_shape) - 1} once")
+        if any(sorted(spec) != list(range(x.ndim)) for spec in specs):
+            raise TypeError(f"each of its specs must have the dimensions 0 to {x.ndim - 1} once")
+        return specs
     except TypeError as error:
         raise refusal(
             TypeError,
@@ -299,4 +172,3 @@ def _numbers(value: Any, lhs_shape: Sequence[Any], rhs_shape: Sequence[Any]) -> 
             "expected None, three strings or a jax.lax.ConvDimensionNumbers",
             "Use N and C, I and O, and the same spatial letters in all three, as in ('NHWC', 'HWIO', 'NHWC').",
         ) from None
-    return lax.ConvDimensionNumbers(*specs)

@@ -4,7 +4,7 @@ Kernels see a plane: 1-D is 2-D of height 1, and the only group has no axis. A k
 
     transpose_conv(x, w, geometry, engine): x (n, h, w, i), w (kh, kw, o, i) -> (n, H, W, o), of type engine.dtype
 
-and raises NotImplementedError, by `unable`, for what it alone can't do. Pallas loads when a kernel is asked for.
+and raises NotImplementedError, by `unsupported`, for what it alone can't do. Pallas loads when a kernel is asked for.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import importlib.util
 
 import jax
 
-from .._errors import unable
+from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_compat import tpu_interpreted
 from .._plan.problem import UNKNOWN, Problem
@@ -59,13 +59,13 @@ def _by_kernel(platform: str, x: jax.Array, w: jax.Array, geometry: Geometry, en
 def _interpreted(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The TPU's kernel, on a CPU that interprets it."""
     if not tpu_interpreted():
-        raise unable("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
+        raise unsupported("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
     return _by_kernel("tpu", x, w, geometry, engine)
 
 
 def _refused(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """On no platform that has a kernel, or on several devices."""
-    raise unable(
+    raise unsupported(
         "pallas",
         "a program over several devices; expected one device's",
         "Use method='auto', or jax.shard_map over all axes.",

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .._errors import unable
+from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._plan import tpu_tiles as tpu_tiles
@@ -41,7 +41,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
     sizes = w.dtype.itemsize, x.dtype.itemsize, engine.dtype.itemsize
     tile = tpu_tiles.tiles(Call(x.shape[0], height, width, inputs, outputs, *sizes))
     if isinstance(tile, str):
-        raise unable("pallas", tile)
+        raise unsupported("pallas", tile)
     # Whole lanes of one product hold several taps' channels, where a tap's are few.
     joined = tpu_tiles.joins(inputs)
     if joined:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
-from .._errors import unable
+from .._errors import unsupported
 from .engine_kind import EngineKind
 from .problem import UNKNOWN, Problem
 from .rule import Rule
@@ -63,7 +63,7 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
 def check_method(problem: Problem, method: str, methods: Mapping[str, Supports]) -> None:
     """Raises NotImplementedError where this method can't do this case; 'auto' can do all."""
     if method != AUTO and (reason := methods[method].supports(_in_numbers(problem))):
-        raise unable(method, reason)
+        raise unsupported(method, reason)
 
 
 def _in_numbers(problem: Problem) -> Problem:

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arguments import integer, shown
+from .._arguments import described, integer, shown
 from .._errors import blames_caller, refusal
-from .._facade.arrays import described
+from .._facade.arrays import any_array
 from . import _moves, _pairs, _patterns, _trees
-from ._arrays import array as as_array
 from ._layouts import axis_names, layout_named, moved
 
 
@@ -55,7 +54,7 @@ def kernel(kernel: Any, source: str = "torch", target: str = "tf", groups: int =
     Semantics: each library's own layer gives the same outputs (`tests/convert/test_convert.py`).
     """
     old, new = (layout_named(name, value) for name, value in (("source", source), ("target", target)))
-    array = as_array("kernel", kernel)
+    array = any_array("kernel", kernel)
     if array.ndim < 3:
         raise refusal(
             ValueError,

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arguments import shown
+from .._arguments import described, shown
 from .._errors import either, refusal
-from .._facade.arrays import described
-from ._arrays import array as as_array
+from .._facade.arrays import any_array
 from ._layouts import Layout, axis_names, groups_of, moved, moved_shape
 from ._leaves import CONVOLUTIONS, ROLES, name_says_transposed
 from ._trees import Layer
@@ -71,7 +70,7 @@ def _possible_moves(old: Layer, new: Layer, source: Layout, target: Layout, tran
     kinds = _kinds(old, new, transposed)
     if not {"weight"} <= old.roles & new.roles or not kinds & {"dense", *CONVOLUTIONS} or "embedding" in kinds:
         return []  # where it may be a dense layer or an embedding, both libraries lay out the two alike
-    array, wanted = as_array("tree", old.leaves["weight"]), tuple(new.leaves["weight"].shape)
+    array, wanted = any_array("tree", old.leaves["weight"]), tuple(new.leaves["weight"].shape)
     candidates = [
         move
         for kind in sorted(kinds)
@@ -153,7 +152,7 @@ def _candidates(
 
 def moved_leaf(old: Layer, new: Layer, role: str, move: Move | None, source: Layout, target: Layout) -> Any:
     """The old layer's leaf of this role, as the new layer has it."""
-    array, wanted = as_array("tree", old.leaves[role]), tuple(new.leaves[role].shape)
+    array, wanted = any_array("tree", old.leaves[role]), tuple(new.leaves[role].shape)
     if role == "weight" and move is not None:
         return move.of(array)
     kinds = old.kinds & new.kinds

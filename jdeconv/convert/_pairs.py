@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from types import NoneType
 
-from .._arguments import shown
+from .._arguments import described, shown
 from .._errors import either, refusal
-from .._facade.arrays import described
 from ._leaves import joined, without_prefix
 from ._moves import role_names
 from ._trees import Layer, Tree

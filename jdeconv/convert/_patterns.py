@@ -4,10 +4,9 @@ import fnmatch
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from .._arguments import shown
+from .._arguments import described, shown
 from .._errors import either, refusal
-from .._facade.arrays import described
-from ._arrays import array as as_array
+from .._facade.arrays import any_array
 from ._leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 
@@ -83,7 +82,7 @@ def copied_values(tree: Tree, like: Tree, pairs: dict[str, str]) -> dict[str, An
     """The copied values, by their paths in `like`."""
     values = {}
     for target, name in pairs.items():
-        values[target] = as_array("tree", tree.leaves[name])
+        values[target] = any_array("tree", tree.leaves[name])
         wanted = tuple(like.leaves[target].shape)
         if values[target].shape != wanted:
             raise refusal(

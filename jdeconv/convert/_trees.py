@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
+from .._arguments import described
 from .._errors import either, refusal
-from .._facade.arrays import described
 from .._jax_operations import jnp
 from . import _modules, _onnx_models, _saved_models, _weight_norm
 from ._leaves import CONVOLUTIONS, KINDS, KINDS_OF_RANK, LEAVES, ROLES, is_optimizer_variable, leaf, path_words

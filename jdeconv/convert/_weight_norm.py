@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from .._errors import refusal
+from .._facade.arrays import any_array
 from .._jax_operations import jnp
-from ._arrays import array as as_array
 
 _REMOVED = "torch.nn.utils.parametrize.remove_parametrizations(module, {weight!r})"
 _CALL = "Call {call} in PyTorch, for each such module of the model in eval mode, and give the new state_dict."
@@ -90,7 +90,7 @@ def fuse(argument: str, name: str, leaves: dict[str, Any]) -> None:
             "expected weight_g and weight_v, or original0 and original1",
             "Give the whole state_dict.",
         )
-    leaves["weight"] = _fused_weight(argument, name, *(as_array(argument, leaf) for leaf in (magnitude, direction)))
+    leaves["weight"] = _fused_weight(argument, name, *(any_array(argument, leaf) for leaf in (magnitude, direction)))
 
 
 def _fused_weight(argument: str, name: str, magnitude: Any, direction: Any) -> Any:

@@ -22,7 +22,7 @@ from benchmarks.ahead_of_time import tpu_pallas, tpu_program
 from benchmarks.ahead_of_time.tpu_cycles import cycles
 from benchmarks.work import cases as benchmark
 from jdeconv._formulations import METHODS
-from jdeconv._geometry import cut
+from jdeconv._geometry import crop
 from jdeconv._plan import choose as planning
 from jdeconv._plan.engine_kind import XLA
 from jdeconv._plan.problem import Problem
@@ -55,7 +55,7 @@ def test_what_a_tpu_is_given_equals_the_definition(method, case):
 
 def test_one_tap_that_reaches_past_a_pad():
     """Negative low pads, which TensorFlow's arguments can't ask for: tap 0 of position p is output 2p + 1."""
-    geometry = cut((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
+    geometry = crop((4, 3), (1, 1), (2, 2), (1, 1), [(-1, -1)] * 2)
     rng = np.random.default_rng(0)
     x, w, y = (rng.standard_normal(s).astype("float32") for s in ((2, 4, 3, 1, 16), (1, 1, 5, 1, 16), (2, 9, 7, 1, 5)))
     reached = y[:, 1::2, 1::2]

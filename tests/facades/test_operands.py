@@ -136,6 +136,14 @@ def test_a_flax_variable_is_traced_as_its_array():
     np.testing.assert_array_equal(jax.grad(loss)(W), jax.grad(plain)(W))
 
 
+@pytest.mark.parametrize("facade", [name for name in (*TAKE_ALL, "lax") if name != "convert"])
+def test_a_program_of_constants_is_not_folded(facade):
+    """XLA folds a convolution of constants for up to a minute, unless a barrier hides one of them."""
+    x, w = jnp.asarray(X), jnp.asarray(kernel_for(facade, W))
+    program = jax.jit(lambda: {**TAKE_ALL, "lax": of_lax}[facade](x, w)).lower()
+    assert "optimization_barrier" in program.as_text()
+
+
 # int64, which PyTorch takes and TensorFlow does not.
 
 BIG = 2**40

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peers import check_close, needs, peer, refuses, trace
 
 import jdeconv
-from jdeconv._facade.arrays import described
+from jdeconv._arguments import described
 
 torch = peer("torch")
 needs_torch = needs(torch, "PyTorch")

@@ -10,8 +10,8 @@ from cases import RUN_HERE, Case, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv._facade import cuts as cropping
-from jdeconv._geometry import Overcut, cut
+from jdeconv._facade.sizes import crop_or_refuse
+from jdeconv._geometry import Overcropped, crop
 from jdeconv._operator.primitive import solve
 
 
@@ -24,7 +24,7 @@ def cut_cases(draw):
         full = (in_size - 1) * stride + (kernel - 1) * dilation + 1
         low = draw(st.integers(-9, full - 1))
         cuts.append((low, draw(st.integers(-9, full - max(low, 0) - 1))))
-    geometry = cut(case.in_sizes, case.kernel, case.strides, case.dilations, cuts)
+    geometry = crop(case.in_sizes, case.kernel, case.strides, case.dilations, cuts)
     # The oracle reads the low pads alone.
     return dataclasses.replace(case, padding=tuple(cuts), out_sizes=geometry.output, channels_first=False), geometry
 
@@ -46,7 +46,7 @@ def test_an_output_before_or_behind_all_taps_is_zero():
     x, w = jax.numpy.ones((1, 2, 1, 1)), jax.numpy.ones((3, 1, 1, 1))
     for cuts in ((-9, 9), (9, -9)):
         for method in RUN_HERE:
-            geometry = cut((2,), (3,), (1,), (1,), [cuts])
+            geometry = crop((2,), (3,), (1,), (1,), [cuts])
             assert geometry.empty
             np.testing.assert_array_equal(
                 solve("output", geometry, dtype=x.dtype, method=method, input=x, kernel=w), np.zeros((1, 4, 1, 1))
@@ -54,16 +54,16 @@ def test_an_output_before_or_behind_all_taps_is_zero():
 
 
 def test_more_cut_than_there_is():
-    with pytest.raises(Overcut):
-        cut((2,), (3,), (1,), (1,), [(3, 2)])
+    with pytest.raises(Overcropped):
+        crop((2,), (3,), (1,), (1,), [(3, 2)])
 
 
 def test_a_symbolic_size_that_decides_nothing():
     (n,) = jax.export.symbolic_shape("n")
-    assert cut((n,), (3,), (2,), (1,), [(1, 0)]).output == (2 * n,)
+    assert crop((n,), (3,), (2,), (1,), [(1, 0)]).output == (2 * n,)
     for cuts, condition in (((9, 9), "2*n - 17 >= 0"), ((0, 2 * n), "2*n - 1 is a constant")):
         with pytest.raises(ValueError) as caught:  # noqa: PT011, the whole text follows
-            cropping.cropped("padding", cuts, (n,), (3,), (2,), (1,), [cuts])
+            crop_or_refuse("padding", cuts, (n,), (3,), (2,), (1,), [cuts])
         assert condition in str(caught.value)
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
 
 import jdeconv
-from jdeconv._geometry import cut
+from jdeconv._geometry import crop
 from jdeconv._plan import tpu_tiles
 
 FLOATS = ("float32", "bfloat16")
@@ -80,7 +80,7 @@ def test_parts_of_the_width(case, number):
 
 def test_steps_that_see_no_input():
     """Negative pads, which TensorFlow's arguments can't ask for: 40 zeros before and 30 after all that taps reach."""
-    geometry = cut((20,), (3,), (1,), (1,), [(-40, -30)])
+    geometry = crop((20,), (3,), (1,), (1,), [(-40, -30)])
     x, w = (np.random.default_rng(0).standard_normal(s).astype("float32") for s in ((2, 20, 1, 6), (3, 4, 1, 6)))
     with interpreted(), steps(columns=16):
         found = jax.jit(lambda x, w: computed("cpu", "output", x, w, geometry, "pallas"))(x, w)

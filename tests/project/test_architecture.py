@@ -13,7 +13,7 @@ import jdeconv
 PACKAGE = pathlib.Path(jdeconv.__file__).parent
 
 # From the bottom up. The ground is every private module beside the packages that no facade's words are in.
-GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_phases", "_settings"}
+GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_phases", "_settings", "_sizes"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "_plan": {"ground", "_plan"},
@@ -74,6 +74,17 @@ def test_a_package_imports_what_is_below_it(module):
 def test_no_module_imports_one_that_imports_it():
     graph = {name: imported(name, tree, at_load=True) for name, tree in MODULES.items()}
     assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("start", ["convert", "initializers", "_overlap"])
+def test_what_computes_nothing_needs_no_planner(start):
+    """As modules import one another while they load; the package itself, which loads all that computes, aside."""
+    graph = {name: imported(name, tree, at_load=True) - {""} for name, tree in MODULES.items()}
+    reached, new = set(), {start}
+    while new:
+        reached |= new
+        new = {other for module in new for other in graph[module]} - reached
+    assert {"_plan", "_formulations", "_operator"} & {package_of(module) for module in reached} == set(), reached
 
 
 def test_geometry_and_plan_need_no_jax():
