@@ -105,7 +105,7 @@ def _many_to_fewer(problem: Problem, geometry: Geometry, outputs: int) -> bool:
 
 VARIANTS = (
     # One lax convolution. The TPU's compiler makes slower programs of the same sums in another order of operations.
-    Variant("tpu", "*", "lax", "kernel", many_to_fewer, "plain"),
+    Variant("tpu", "*", "lax pallas", "kernel", many_to_fewer, "plain"),
     Variant("tpu", "*", "lax pallas", "input kernel", always, "as lax"),
     Variant("tpu", "*", "lax", "output", always, "as lax"),
     Variant("gpu", "*", "lax", "output", always, "for cuDNN"),
