@@ -72,7 +72,7 @@ def conv2d_transpose(
       >>> conv2d_transpose(x, w, (1, 4, 4, 1), strides=2)[0, :, 0, 0]
       Array([1., 1., 2., 1.], dtype=float32)
 
-    Semantics: TensorFlow 2.21's `tf.compat.v1.nn.conv2d_transpose`, call by call (`tests/test_tf.py`).
+    Semantics: TensorFlow 2.21's `tf.compat.v1.nn.conv2d_transpose`, call by call (`tests/facades/test_tf.py`).
     """
     value_name, value = one_of("value", value, "input", input)
     filter_name, filter = one_of("filter", filter, "filters", filters)

@@ -47,7 +47,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
       >>> layer(jnp.ones((4, 5, 5))).shape, layer(jnp.ones((4, 5, 5)), output_shape=9).shape
       ((8, 10, 10), (8, 9, 9))
 
-    Semantics: Equinox 0.13 (tests/test_equinox.py).
+    Semantics: Equinox 0.13 (tests/facades/test_equinox.py).
     """
 
     method: str = equinox.field(static=True)

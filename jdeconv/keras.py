@@ -69,8 +69,9 @@ def conv_transpose(
       >>> conv_transpose(x, w, strides=2, padding="same", data_format="channels_last")[0, :, 0, 0]
       Array([1., 1., 2., 1.], dtype=float32)
 
-    Semantics: Keras 3.15's `keras.ops.conv_transpose` on its JAX, NumPy and PyTorch backends (`tests/test_keras.py`);
-    its TensorFlow backend refuses output sizes from which the strided convolution doesn't lead back.
+    Semantics: Keras 3.15's `keras.ops.conv_transpose` on its JAX, NumPy and PyTorch backends
+    (`tests/facades/test_keras.py`); its TensorFlow backend refuses output sizes from which the strided convolution
+    doesn't lead back.
     """
     x = ranked_array("inputs", inputs, None)
     rank = x.ndim - 2

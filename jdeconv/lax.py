@@ -80,7 +80,7 @@ def conv_transpose(
       >>> y.shape, bool(jnp.allclose(y, jax.lax.conv_transpose(x, w, (2, 2), "SAME")))
       ((1, 4, 4, 5), True)
 
-    Semantics: JAX 0.10 to 0.12 `jax.lax.conv_transpose` (tests/test_lax.py).
+    Semantics: JAX 0.10 to 0.12 `jax.lax.conv_transpose` (tests/facades/test_lax.py).
     """
     call = prepare(
         lhs,

@@ -37,7 +37,7 @@ class ConvTranspose(linen.ConvTranspose):
       >>> layer.apply(variables, x).shape, layer.apply(variables, x, output_shape=(9, 9)).shape
       ((1, 10, 10, 8), (1, 9, 9, 8))
 
-    Semantics: Flax 0.12 (tests/test_linen.py).
+    Semantics: Flax 0.12 (tests/facades/test_linen.py).
     """
 
     feature_group_count: int = 1

@@ -44,7 +44,7 @@ class ConvTranspose(nnx.ConvTranspose):
       >>> layer(x).shape, layer(x, output_shape=(9, 9)).shape
       ((1, 10, 10, 8), (1, 9, 9, 8))
 
-    Semantics: Flax 0.12 (tests/test_nnx.py).
+    Semantics: Flax 0.12 (tests/facades/test_nnx.py).
     """
 
     @blames_caller

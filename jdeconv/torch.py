@@ -55,7 +55,7 @@ def conv_transpose1d(
       >>> conv_transpose1d(jnp.ones((1, 1, 2)), jnp.ones((1, 1, 3)), stride=2)[0, 0]
       Array([1., 1., 2., 1., 1.], dtype=float32)
 
-    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose1d` (`tests/test_torch.py`).
+    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose1d` (`tests/facades/test_torch.py`).
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)
@@ -115,7 +115,7 @@ def conv_transpose2d(
       Array([1., 2., 1., 1.], dtype=float32)
 
     Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, with its arguments, their order and its refusals
-    (`tests/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
+    (`tests/facades/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
     (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
     than narrowed. An `output_padding` that is too large is refused beside an empty batch, too.
     """
@@ -154,7 +154,7 @@ def conv_transpose3d(
       >>> conv_transpose3d(jnp.ones((3, 2, 2, 2)), jnp.ones((3, 4, 2, 2, 2)), stride=2).shape
       (4, 4, 4, 4)
 
-    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose3d` (`tests/test_torch.py`).
+    Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose3d` (`tests/facades/test_torch.py`).
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
     return _transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation, **options)

@@ -1,7 +1,7 @@
 """CPU: what was fastest, by XLA's convolutions or oneDNN's.
 
 Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least or
-the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/cases.py`). Where an
+the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/work`). Where an
 engine is named, it was measured with that one; a figure with another engine's is said to be so. What names bfloat16
 was measured on an Intel Xeon with AMX as well, as were oneDNN's kernel gradients; what names amx, there alone.
 """

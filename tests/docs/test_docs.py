@@ -71,3 +71,12 @@ def test_snippets_of_the_pages(name):
 def test_readme_errors_are_real():
     (block,) = re.findall(r"```text\n(.*?)```", README, re.S)
     assert set(block.splitlines()) <= set(MESSAGES.values())
+
+
+def test_files_that_are_named_exist():
+    """The library and the pages say which test or benchmark holds what they claim."""
+    library = pathlib.Path(jdeconv.__file__).parent.rglob("*.py")
+    texts = [path.read_text() for path in (*library, *PAGES.values(), ROOT / "README.md")]
+    named = {name for text in texts for name in re.findall(r"\b(?:tests|benchmarks|examples)/[a-z0-9_/]+\.\w+", text)}
+    assert len(named) > 10
+    assert {name for name in named if not (ROOT / name).exists()} <= {"benchmarks/results.md"}

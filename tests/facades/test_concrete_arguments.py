@@ -7,7 +7,7 @@ import pytest
 from fuzzing import of_ours
 from jax import export
 from peers import peer, refuses
-from test_errors import function_of, public
+from public_functions import function_of, public
 
 import jdeconv
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import importlib
 import inspect
 import re
 import traceback
@@ -11,8 +10,9 @@ import weakref
 import jax
 import numpy as np
 import pytest
+from public_functions import function_of, public
 from refused import tensorflow
-from refused.public import CALLS, FUNCTIONS, GOOD, MESSAGES, Traced
+from refused.public import CALLS, GOOD, MESSAGES, Traced
 
 import jdeconv
 from jdeconv._errors import HERE, blames_caller, refusal
@@ -22,18 +22,6 @@ FOUR_PARTS = re.compile(
     r"(?P<argument>[\w ]+)=(?P<received>.+): (?P<problem>\S.*); "
     r"(?P<expected>(?:expected|reachable:) \S.*)\. (?P<mend>[A-Z].*\.)"
 )
-
-
-LAYERS = {"linen.ConvTranspose": "flax", "nnx.ConvTranspose": "flax", "equinox.ConvTranspose2d": "equinox"}
-
-
-def function_of(name):
-    if name in FUNCTIONS:
-        if needed := LAYERS.get(name):
-            pytest.importorskip(needed)
-        return FUNCTIONS[name]
-    module, _, function = name.rpartition(".")
-    return getattr(importlib.import_module(f"jdeconv.{module}") if module else jdeconv, function)
 
 
 def run(function, call):
@@ -79,28 +67,6 @@ def test_every_message_has_four_parts(messages):
 # Public functions and arguments, found by looking: nothing that is new goes without a row.
 
 FREE = {("initializers.bilinear", "key"), ("initializers.bicubic", "key")}  # it isn't used
-
-
-def public():
-    """Name and arguments of every function that the package offers beyond other libraries' own arguments."""
-    frameworks = {layer.partition(".")[0] for layer in LAYERS}  # modules that load one, which may be absent
-    for name in {*dir(jdeconv)} - frameworks:
-        if callable(value := getattr(jdeconv, name)) and not inspect.isclass(value) and not name.startswith("_"):
-            yield name, set(inspect.signature(value).parameters)
-    for module in ("torch", "onnx", "keras", "lax", "convert", "initializers"):
-        found = importlib.import_module(f"jdeconv.{module}")
-        for name, value in vars(found).items():
-            if (
-                inspect.isfunction(value)
-                and value.__module__ == found.__name__
-                and name[0] != "_"
-                and name != "prepare"
-            ):
-                drawn = {"key", "shape", "dtype"} if module == "initializers" else set()
-                yield f"{module}.{name}", {*inspect.signature(value).parameters, *drawn}
-    for layer in ("linen.ConvTranspose", "nnx.ConvTranspose"):
-        yield layer, {"output_shape", "feature_group_count", "method"}
-    yield "equinox.ConvTranspose2d", {"x", "output_shape", "method"}
 
 
 def test_every_argument_of_every_public_function_has_a_row():

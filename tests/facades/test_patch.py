@@ -13,9 +13,9 @@ import pytest
 from cases import RUN_HERE
 from hypothesis import given
 from jax import lax
+from lax_calls import calls
 from peers import needs, peer
 from quick import jit, with_gradients
-from test_lax import calls
 
 import jdeconv
 

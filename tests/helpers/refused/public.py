@@ -13,8 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from refused import tensorflow
 
-import jdeconv
-
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
@@ -23,43 +21,11 @@ class Traced:
     value: Any
 
 
-def linen(output_shape=None, **options):
-    layer = jdeconv.linen.ConvTranspose(6, (3, 2), (2, 3), **options)
-    return layer.init(jax.random.key(0), np.zeros((1, 5, 6, 4), np.float32), output_shape=output_shape)
-
-
-def nnx(output_shape=None, **options):
-    from flax import nnx
-
-    layer = jdeconv.nnx.ConvTranspose(4, 6, (3, 2), (2, 3), rngs=nnx.Rngs(0), **options)
-    return layer(np.zeros((1, 5, 6, 4), np.float32), output_shape=output_shape)
-
-
-def equinox(x, output_shape=None, **options):
-    layer = jdeconv.equinox.ConvTranspose2d(3, 4, 3, 2, key=jax.random.key(0), **options)
-    return layer(x, output_shape=output_shape)
-
-
-def initializer(name):
-    """The factory's function called at once."""
-
-    def call(key=None, shape=(), dtype=np.float32, **options):
-        return getattr(jdeconv.initializers, name)(**options)(key, shape, dtype)
-
-    return call
-
-
 X, W = np.zeros((2, 4, 5, 7), np.float32), np.zeros((4, 3, 3, 2), np.float32)
 LAST = np.moveaxis(X, 1, -1)
 KEY = jax.random.key(0)
 STATE = {"up.weight": np.ones((8, 3, 4, 4)), "up.bias": np.zeros(3)}
 VARIABLES = {"params": {"up": {"kernel": np.empty((4, 4, 8, 3)), "bias": np.empty(3)}}}
-FUNCTIONS = {
-    "linen.ConvTranspose": linen,
-    "nnx.ConvTranspose": nnx,
-    "equinox.ConvTranspose2d": equinox,
-    **{f"initializers.{name}": initializer(name) for name in ("bilinear", "bicubic", "icnr")},
-}
 GOOD = {
     "torch.conv_transpose1d": dict(input=X[..., 0], weight=W[..., 0]),
     "torch.conv_transpose2d": dict(input=X, weight=W),
