@@ -83,8 +83,8 @@ def conv_transpose(
       >>> conv_transpose(X, W, strides=[2], output_shape=[6])[0, 0]
       Array([1., 1., 2., 1., 1., 0.], dtype=float32)
 
-    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/facades/test_onnx.py`), in which a
-    total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
+    Semantics: the ONNX standard's ConvTranspose (operator set 22) and its node tests (`tests/facades/test_onnx.py`), in
+    which a total of -1 leaves the beginning as it is, so halves are rounded down. ONNX Runtime 1.32 differs where the
     total is negative: with SAME it gives `(size-1)*strides + (kernel-1)*dilations + 1` instead of `size*strides`, it
     puts the pixels that `output_shape` adds at the end, and it refuses as many as a stride or more. It also refuses
     empty results, and an `output_padding` that only the dilation exceeds.

@@ -115,8 +115,8 @@ def conv_transpose2d(
       Array([1., 2., 1., 1.], dtype=float32)
 
     Semantics: PyTorch 2.13's `torch.nn.functional.conv_transpose2d`, with its arguments, their order and its refusals
-    (`tests/facades/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of size 0
-    (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
+    (`tests/facades/test_torch.py`); arrays for the four integer arguments, lists for operands, int32, and results of
+    size 0 (which PyTorch refuses in float64) go beyond it. Without `jax_enable_x64`, int64 operands are refused rather
     than narrowed. An `output_padding` that is too large is refused beside an empty batch, too.
     """
     options = dict(precision=precision, preferred_element_type=preferred_element_type, method=method)
