@@ -51,7 +51,8 @@ def pytest_collection_modifyitems(config, items):
     seen, left, kept = collections.Counter(), [], []
     for item in items:
         test, mark = item.nodeid.partition("[")[0], item.get_closest_marker("sampled")
-        (left if mark and seen[test] % mark.args[0] else kept).append(item)
+        step = mark.args[0] if mark else 1
+        (kept if step and seen[test] % step == 0 else left).append(item)
         seen[test] += 1
     config.hook.pytest_deselected(items=left)
     items[:] = kept

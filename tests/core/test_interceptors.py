@@ -173,7 +173,7 @@ def test_the_doubles_double():
         assert jnp.einsum("i,i->", np.ones(3, "float32"), np.ones(3, "float32")) == 3
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("doubles", [doubling, exchanged])
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])
@@ -301,6 +301,7 @@ def test_every_facade_under_doubles_and_after(call, find):
         check(BIG, found)
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("call", [call for call in CALLS if call not in FRAMEWORKS])
 @pytest.mark.parametrize("as_given", [np.asarray, jnp.asarray])
 def test_no_facade_calls_what_stands_in_lax_or_numpy(call, as_given):

@@ -58,6 +58,7 @@ LACKING = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lacking", LACKING)
 def test_a_jax_that_lacks_it(lacking):
     """In a process of its own: the call works by another way, or the import says what is missing and what to do."""

@@ -211,6 +211,7 @@ def onednn_as_it_was():
     jdeconv.use_onednn(was)
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.usefixtures("onednn_as_it_was")
 def test_threads():
     """Eight threads trace, compile, run and differentiate at once, patched or not, while oneDNN goes on and off."""

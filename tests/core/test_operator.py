@@ -58,6 +58,7 @@ def close(found, wanted):
     chex.assert_trees_all_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", [CASE, GROUPED], ids=["dense", "grouped"])
 def test_derivatives_of_any_order(case):
     ours, theirs, x, w, y = pair(case)

@@ -101,7 +101,7 @@ def test_lax_itself_refuses_what_works_here():
             jax.lax.conv_transpose(x, w, (2, 2), "SAME", transpose_kernel=True)
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("kinds", "groups"), [("AA", 1), ("EE", 1), ("AE", 1), ("EE", 2)])
 @pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)])
 def test_split_images(kinds, shape, groups):
@@ -125,7 +125,7 @@ def test_split_images(kinds, shape, groups):
         close(gradients(f)(xs, ws), wanted[1:])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("kernel", "stride", "method"), [(2, 1, "auto"), (3, 1, "auto"), (3, 2, "phase"), (4, 2, "phase"), (4, 2, "gemm")]
 )

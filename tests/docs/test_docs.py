@@ -61,6 +61,7 @@ def test_readme_snippets():
     assert namespace["gradient"].shape == namespace["w"].shape
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", PAGES)
 def test_snippets_of_the_pages(name):
     *_, absent = run_blocks(PAGES[name].read_text(), name)

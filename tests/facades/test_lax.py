@@ -85,7 +85,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("call", TABLE, ids=repr)
 def test_equals_lax(call):
     check(call)
@@ -128,7 +128,7 @@ INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 FLOATS = ["float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS])
 @pytest.mark.parametrize("preferred", [None, "int32", "uint32", "int64", *FLOATS, "bool"])
 def test_dtypes(dtype, preferred):

@@ -59,6 +59,7 @@ NAMED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMED)
 def test_named_cases(name):
     with interpreted():
@@ -170,6 +171,7 @@ FLAT = [case for case in CASES if case.rank < 3 and case.groups == 1]
 of_each_case = pytest.mark.parametrize("case", FLAT, ids=lambda case: case.name)
 
 
+@pytest.mark.sampled(5)
 @of_each_case
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lowers_for_cuda(case, dtype):

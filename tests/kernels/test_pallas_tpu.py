@@ -125,6 +125,7 @@ NAMED = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMED)
 def test_named_cases(name):
     case, wanted = NAMED[name]

@@ -47,6 +47,7 @@ def measured(work, dtype="float32", pass_="train", **more):
     return measure.measure(work, dtype, pass_, builders | more, rounds=2, budget=1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("work", "dtype"),
     [*((work, "float32") for work in (ODD, GROUPED, WIDE_STRIDE, NETWORK, ENSEMBLE)), (ODD, "bfloat16")],
