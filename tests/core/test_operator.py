@@ -305,6 +305,7 @@ def test_a_symbolic_number_of_groups_is_refused():
 # The three solutions of the one sum
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("result", LETTERS)
 @settings(max_examples=10)
 @given(case=cases(dtypes=("float64",), ranks=(1, 2)))

@@ -52,6 +52,7 @@ def summed(function):
     return lambda *arguments: sum((leaf**2).sum() for leaf in jax.tree.leaves(function(*arguments)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("place", PLACES)
 def test_no_operator_is_left(place):
     function = PLACES[place]
@@ -93,6 +94,7 @@ def test_no_operator_is_left_in_forward_derivatives(place):
     close(jax.jit(forward(to_lax(function)))(X, W), jax.jit(forward(function))(X, W))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("place", [place for place in PLACES if place not in NOT_MAPPED])
 def test_no_operator_is_left_where_mapped_outside(place):
     function = PLACES[place]

@@ -116,7 +116,7 @@ NAMED = {
 }
 
 
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("method", RUN_HERE)
 @pytest.mark.parametrize("name", NAMED)
 def test_named_cases(method, name):

@@ -154,7 +154,7 @@ def errors(found, wanted):
     return [root_mean_square(np.asarray(got, "float64") - want) for got, want in zip(found, wanted, strict=True)]
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize(
     ("dtype", "onednn"),
     [("float16", True), ("bfloat16", True), ("float32", True), ("float32", False), ("float64", True)],
