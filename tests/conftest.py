@@ -23,7 +23,7 @@ FULL = os.environ.get("JDECONV_FULL") == "1"
 # Derandomised, so that a red run is red for everybody; JDECONV_EXAMPLES draws more, JDECONV_SEED=random draws anew.
 settings.register_profile(
     "jdeconv",
-    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "20" if FULL else "4")),
+    max_examples=int(os.environ.get("JDECONV_EXAMPLES", "20" if FULL else "3")),
     derandomize=os.environ.get("JDECONV_SEED") != "random",
     deadline=None,
     print_blob=True,

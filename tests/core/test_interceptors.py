@@ -288,7 +288,7 @@ CALLS = (tensorflow, any_rank, torch, onnx, keras, of_lax, patched, linen, nnx, 
 FRAMEWORKS = (linen, nnx, equinox, patched)  # which call jax.lax and jax.numpy for themselves
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("find", [value, all_three])
 @pytest.mark.parametrize("call", CALLS)
 def test_every_facade_under_doubles_and_after(call, find):

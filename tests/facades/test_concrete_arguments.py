@@ -254,6 +254,7 @@ def rematerialised(call):
     return jax.checkpoint(lambda _: call())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize(("row", "argument"), ARGUMENTS)
 def test_traced_as_python_s_own(row, argument, x64):
@@ -273,7 +274,7 @@ def test_under_other_transformations(row, mode):
         assert program(lambda: result(row, argument, given), mode) == wanted, argument  # noqa: B023
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("jit", [True, False])
 @pytest.mark.parametrize("row", NUMBERS)
 def test_run_as_python_s_own(row, jit):
@@ -295,6 +296,7 @@ CHECKED = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", ["bool", "float32", "bfloat16"])
 @pytest.mark.parametrize(("row", "argument"), CHECKED)
 def test_other_types_are_refused_as_numpy_s_are(row, argument, dtype):

@@ -33,6 +33,7 @@ def like_keras(x, w):
 FUNCTIONS = {"torch": like_torch, "onnx": like_onnx, "keras": like_keras}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "complex64"])
 def test_values_and_gradients(name, dtype):
