@@ -23,7 +23,7 @@ def block_geometry(geometry: Geometry) -> Geometry:
     return Geometry(
         input=geometry.input,
         kernel=geometry.blocks,
-        output=block_counts(geometry, first_tap(geometry)),
+        output=block_counts(geometry, block_offset(geometry)),
         strides=(1,) * geometry.rank,
         dilations=tuple(d if s == 1 else 1 for d, s in zip(geometry.dilations, geometry.strides, strict=True)),
         low=tuple(low // s for low, s in zip(geometry.low, geometry.strides, strict=True)),
@@ -32,7 +32,7 @@ def block_geometry(geometry: Geometry) -> Geometry:
 
 def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry]]:
     """For each phase its taps, and the geometry that joins the input to its outputs: empty if no tap reaches it."""
-    firsts = first_output(geometry)
+    firsts = phase_offset(geometry)
     counts = block_counts(geometry, firsts)
     for phase in itertools.product(*map(range, geometry.phases)):
         taps, steps, lows = [], [], []
@@ -49,7 +49,7 @@ def phases(geometry: Geometry) -> Iterator[tuple[tuple[slice, ...], Geometry]]:
         yield tuple(taps), Geometry(geometry.input, kernel, counts, (1,) * geometry.rank, tuple(steps), tuple(lows))
 
 
-def first_tap(geometry: Geometry) -> tuple[int, ...]:
+def block_offset(geometry: Geometry) -> tuple[int, ...]:
     """How far before the output a block starts that the first tap's phase is the first of."""
     return tuple(low % s for low, s in zip(geometry.low, geometry.strides, strict=True))
 
@@ -60,7 +60,7 @@ def block_counts(geometry: Geometry, first: Sequence[int]) -> tuple[Size, ...]:
     return tuple(i - (-(f + o - i * s) // s) for i, o, s, f in sizes)
 
 
-def first_output(geometry: Geometry) -> tuple[int, ...]:
+def phase_offset(geometry: Geometry) -> tuple[int, ...]:
     """The same for phases apart: 0, so that none has an output too many, where taps reach them all."""
-    sizes = zip(geometry.strides, geometry.phases, first_tap(geometry), strict=True)
+    sizes = zip(geometry.strides, geometry.phases, block_offset(geometry), strict=True)
     return tuple(0 if r == s else first for s, r, first in sizes)

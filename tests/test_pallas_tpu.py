@@ -92,7 +92,7 @@ def test_steps_that_see_no_input():
 NAMED = {
     "several steps in height, the last one part full": (
         Case(1, (7, 4), (5, 3), (2, 2), (1, 1), "SAME", (13, 7)),
-        {"rows": 2, "window": 7},
+        {"rows": 2, "input_rows": 7},
     ),
     "several images a step": (Case(4, (3, 2), (3, 3), (2, 2), (1, 1), "SAME", (6, 4), 1, 2, 3), {"images": 2}),
     "large strides, whole blocks": (Case(1, (2, 2), (10, 16), (5, 8), (1, 1), "SAME", (10, 16), 1, 2, 2), {"rows": 1}),
@@ -100,7 +100,7 @@ NAMED = {
     "stride beyond the kernel": (Case(1, (3, 2), (2, 1), (6, 3), (1, 1), "SAME", (17, 6), 1, 2, 2), {"rows": 1}),
     "pads wider than the kernel": (
         Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9), 1, 2, 2),
-        {"rows": 1, "window": 7},
+        {"rows": 1, "input_rows": 7},
     ),
     "output channels in two parts": (
         Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (6, 8), 1, 2, 200),
@@ -111,11 +111,11 @@ NAMED = {
     "a reach beyond a part": (Case(1, (20,), (26,), (1,), (1,), "VALID", (45,), 1, 2, 2), {"columns": 16}),
     "parts of the width, all rows held": (
         Case(1, (5, 37), (3, 5), (1, 2), (1, 1), "SAME", (5, 73), 1, 2, 2),
-        {"rows": 2, "window": 5, "columns": 16},
+        {"rows": 2, "input_rows": 5, "columns": 16},
     ),
     "parts of height and width": (
         Case(2, (5, 37), (3, 5), (2, 2), (1, 1), "VALID", (11, 77), 1, 2, 2),
-        {"rows": 2, "window": 3, "columns": 16},
+        {"rows": 2, "input_rows": 3, "columns": 16},
     ),
     "parts of width and output channels": (
         Case(1, (2, 35), (3, 3), (1, 1), (1, 1), "SAME", (2, 35), 1, 2, 200),

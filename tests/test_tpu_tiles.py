@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from jdeconv._plan import tpu_tiles
 from jdeconv._plan.tpu_tiles import (
     Call,
-    Line,
+    Dimension,
     Tiles,
-    across,
+    copied_ratio,
     edges,
     first_column,
     last_start,
-    moved,
     spans,
+    steps_in_width,
     tiles,
-    used,
+    vmem_bytes,
 )
 
 LINES = st.builds(
-    Line,
+    Dimension,
     input=st.integers(1, 9),
     kernel=st.integers(1, 9),
     output=st.integers(1, 30),
@@ -67,14 +67,14 @@ def test_steps_fit_and_cover_all(call, budget):
         if isinstance(tile, str):
             least = 1, 1, min(height.input, 1 + height.halo)
             outputs = min(call.outputs, 128)
-            assert all(used(Tiles(*least, *span, outputs, True), call) > budget for span in spans(call))
+            assert all(vmem_bytes(Tiles(*least, *span, outputs, True), call) > budget for span in spans(call))
             return
-        assert used(tile, call) <= budget
+        assert vmem_bytes(tile, call) <= budget
     assert call.batch % tile.images == 0
     assert 1 <= tile.rows <= height.blocks
-    assert tile.images == 1 or (tile.rows, tile.window) == (height.blocks, height.input)
+    assert tile.images == 1 or (tile.rows, tile.input_rows) == (height.blocks, height.input)
     # Every row that a step's taps reach is in its window, wherever that is put.
-    assert tile.window == height.input or tile.window >= min(height.input, tile.rows + height.halo)
+    assert tile.input_rows == height.input or tile.input_rows >= min(height.input, tile.rows + height.halo)
     assert tile.outputs == call.outputs or tile.outputs % 128 == 0
     assert tile.columns % 8 == 0
 
@@ -83,29 +83,29 @@ def test_steps_fit_and_cover_all(call, budget):
 def test_columns_that_a_step_reaches_are_held(call):
     """From an aligned one on, and where they are not, `edges` says so."""
     width = call.width
-    for columns, breadth in spans(call):
-        tile = Tiles(1, 1, call.height.input, columns, breadth, call.outputs, True)
-        steps, last = across(tile, width), last_start(tile, width)
-        assert steps == 1 or not any(size % 8 for size in (first_column(tile, width), last, breadth, columns))
-        assert last < width.input <= last + breadth
+    for columns, input_columns in spans(call):
+        tile = Tiles(1, 1, call.height.input, columns, input_columns, call.outputs, True)
+        steps, last = steps_in_width(tile, width), last_start(tile, width)
+        assert steps == 1 or not any(size % 8 for size in (first_column(tile, width), last, input_columns, columns))
+        assert last < width.input <= last + input_columns
         cut = {edge.step: edge for edge in edges(tile, width)}
         for step in range(steps):
             wanted = step * columns + first_column(tile, width)
             start = min(max(wanted, 0), last)
-            edge = cut.get(step, tpu_tiles.Edge(step, 0, breadth))
+            edge = cut.get(step, tpu_tiles.Edge(step, 0, input_columns))
             for block in range(step * columns, min((step + 1) * columns, width.blocks)):
                 for position in range(block + width.shifts[0], block + width.shifts[1] + 1):
                     if steps == 1 or not 0 <= position < width.input:  # whole rows are all held
                         continue
                     place = position - wanted
-                    assert 0 <= place < breadth
+                    assert 0 <= place < input_columns
                     # Among those held it is `edge.start` later, and before the end.
                     assert start + edge.start + place == position
-                    assert 0 <= edge.start + place < min(edge.end, breadth)
+                    assert 0 <= edge.start + place < min(edge.end, input_columns)
 
 
 def plane(size, channels, kernel=4, stride=2, batch=1):
-    line = Line(size, kernel, stride * size, stride, (kernel - stride) // 2)
+    line = Dimension(size, kernel, stride * size, stride, (kernel - stride) // 2)
     return Call(batch, line, line, *channels, 2, 2, 2)
 
 
@@ -114,16 +114,16 @@ def plane(size, channels, kernel=4, stride=2, batch=1):
 def test_large_images_are_read_once_or_little_more(size, channels):
     call = plane(size, channels)
     tile = tiles(call)
-    assert 1 <= moved(tile, call) <= 1.1
+    assert 1 <= copied_ratio(tile, call) <= 1.1
     assert tile.rows * tile.columns >= 512
-    assert (across(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
+    assert (steps_in_width(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
 
 
 def test_lines_beyond_the_memory_are_cut():
-    line = Line(1 << 20, 10, 5 << 20, 5, 2)
-    call = Call(1, Line(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
+    line = Dimension(1 << 20, 10, 5 << 20, 5, 2)
+    call = Call(1, Dimension(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
     assert tiles(call).columns == 512
-    assert moved(tiles(call), call) < 1.1
+    assert copied_ratio(tiles(call), call) < 1.1
 
 
 def test_small_images_share_a_step():

@@ -13,14 +13,14 @@ from jaxlib import version
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
-from .._phases import block_counts, block_geometry, first_output, first_tap
+from .._phases import block_counts, block_geometry, block_offset, phase_offset
 from .._plan.problem import Problem
 
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
 
 
-def too_wide(problem: Problem) -> str | None:
+def too_many_positions(problem: Problem) -> str | None:
     """Why a kernel can't be filled up to blocks."""
     positions = problem.block_count * problem.phase_count
     if positions <= MOST_POSITIONS:
@@ -28,7 +28,7 @@ def too_wide(problem: Problem) -> str | None:
     return f"{positions} positions from the kernel's first tap to its last; expected at most {MOST_POSITIONS}"
 
 
-def holds_taps(geometry: Geometry) -> np.ndarray:
+def tap_mask(geometry: Geometry) -> np.ndarray:
     """`(*blocks, r1*…*rn)`: where a block has a tap, and not a zero that fills it up.
 
     An infinite or undefined input times such a zero would spread to outputs that it does not reach.
@@ -41,7 +41,7 @@ def holds_taps(geometry: Geometry) -> np.ndarray:
     return held.transpose(_blocks_first(rank)).reshape(*held.shape[::2], -1)
 
 
-def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
+def split_taps(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
     """Each axis of taps, from axis `first` on, as two: blocks, and the phases in them; zeros where no tap is."""
     blocks, phased = geometry.blocks, geometry.phases
     pads = [
@@ -56,7 +56,7 @@ def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
 def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
     """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
     rank, (o, *rest) = geometry.rank, w.shape[-3:]
-    w = fill(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
+    w = split_taps(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
     return w.reshape(*w.shape[:rank], math.prod(geometry.phases) * o, *rest)
 
 
@@ -93,7 +93,7 @@ def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None =
 
     The blocks start `first` positions before the output, by default where the first tap's do.
     """
-    rank, strides, first = geometry.rank, geometry.strides, first_tap(geometry) if first is None else first
+    rank, strides, first = geometry.rank, geometry.strides, block_offset(geometry) if first is None else first
     blocks = block_counts(geometry, first)
     last = [b * s - o - f for b, s, o, f in zip(blocks, strides, geometry.output, first, strict=True)]
     y = pad(y, list(zip(first, last, strict=True)))
@@ -103,7 +103,7 @@ def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None =
 
 def join_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
     """The inverse of `split_output`; phases that no tap reaches are zero."""
-    first = first_tap(geometry) if first is None else first
+    first = block_offset(geometry) if first is None else first
     y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
     sizes = map(operator.mul, block_counts(geometry, first), geometry.strides)
     return window(y.reshape(y.shape[0], *sizes, *y.shape[-2:]), first, geometry.output)
@@ -111,7 +111,7 @@ def join_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = 
 
 def split_phases(y: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """The phases of the output, each `(n, *blocks, g, o)`."""
-    y = _into_channels(split_output(y, geometry, first_output(geometry)), geometry.rank)
+    y = _into_channels(split_output(y, geometry, phase_offset(geometry)), geometry.rank)
     y = y.reshape(*y.shape[: geometry.rank + 2], -1, y.shape[-1])
     return [y[..., number, :] for number in range(y.shape[-2])]
 
@@ -124,7 +124,7 @@ def join_phases(parts: Sequence[jax.Array], geometry: Geometry) -> jax.Array:
     ]
     for dim, many in reversed(list(enumerate(geometry.phases))):
         parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
-    return join_output(parts[0], geometry, first_output(geometry))
+    return join_output(parts[0], geometry, phase_offset(geometry))
 
 
 def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
@@ -152,7 +152,7 @@ def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
     return lax.pad(x, x.dtype.type(0), [(low, high, 0) for low, high in pads])
 
 
-def places(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
+def tap_pads(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
     """The pads that put input positions where a tap of stride 1 sends them: p to p + tap*dilation - low."""
     starts = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
     return [(f, size - i - f) for f, size, i in zip(starts, blocks.output, blocks.input, strict=True)]
@@ -163,12 +163,12 @@ def window(
 ) -> jax.Array:
     """Of the dimensions after the first, those `sizes` from `starts` on."""
     steps = strides or (1,) * len(sizes)
-    x, ends = room_for(x, 1, starts, sizes, steps)
+    x, ends = pad_for_slices(x, 1, starts, sizes, steps)
     rest = x.shape[1 + len(sizes) :]
     return lax.slice(x, (0, *starts, *(0 for _ in rest)), (x.shape[0], *ends, *rest), (1, *steps, *(1 for _ in rest)))
 
 
-def room_for(
+def pad_for_slices(
     x: jax.Array, axis: int, starts: Sequence[int], sizes: Sequence[Size], steps: Sequence[int]
 ) -> tuple[jax.Array, list[Size]]:
     """`x` and where its slices end, each `size` elements that are a `step` apart, of the dimensions from `axis` on.
@@ -202,11 +202,11 @@ def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
             y = jnp.expand_dims(lax.slice_in_dim(y, 0, (k - 1) * d + 1, d, axis), axis)
             continue
         reached = jnp.arange(i)[:, None] * s + jnp.arange(k) * d
-        y = taken(y, reached, axis)
+        y = gather(y, reached, axis)
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
 
 
-def taken(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
+def gather(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
     """`x` at these places of an axis, in their stead. Of a symbolic size that may be 0 there is an element too many."""
     if not surely_positive(x.shape[axis]):
         x = lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])

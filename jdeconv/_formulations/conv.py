@@ -40,14 +40,14 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
         # Flipped last: XLA for a GPU knows a transposed convolution by a reversal right before it.
         lax.rev(w.reshape(*geometry.kernel, groups * o, w.shape[-1]), range(rank)),
         window_strides=(1,) * rank,
-        padding=[(low, high + more) for (low, high), more in zip(_only_positive(pads), spare, strict=True)],
+        padding=[(low, high + more) for (low, high), more in zip(_positive_pads(pads), spare, strict=True)],
         lhs_dilation=geometry.strides,
         rhs_dilation=geometry.dilations,
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="_OI", out="N_C"),
         feature_group_count=groups,
     )
     cuts = [(low, min(high, 0) - more) for (low, high), more in zip(pads, spare, strict=True)]
-    return _only_negative(y, cuts).reshape(n, *geometry.output, groups, o)
+    return _cropped(y, cuts).reshape(n, *geometry.output, groups, o)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
@@ -56,10 +56,10 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
     x = engine.conv(
-        one_channel_axis(_only_negative(y, pads)),
+        one_channel_axis(_cropped(y, pads)),
         one_channel_axis(w),
         window_strides=geometry.strides,
-        padding=_only_positive(pads),
+        padding=_positive_pads(pads),
         rhs_dilation=geometry.dilations,
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="_IO", out="N_C"),
         feature_group_count=groups,
@@ -78,7 +78,7 @@ def kernel_grad(
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
-    lhs, lhs_spec, grouping = _only_negative(y, pads), "C_N", {"feature_group_count": groups}
+    lhs, lhs_spec, grouping = _cropped(y, pads), "C_N", {"feature_group_count": groups}
     if batch_groups:
         grouping = {"batch_group_count": groups}
     elif groups > 1:
@@ -89,7 +89,7 @@ def kernel_grad(
         one_channel_axis(lhs),
         one_channel_axis(x),
         window_strides=geometry.dilations,
-        padding=_only_positive(pads),
+        padding=_positive_pads(pads),
         rhs_dilation=geometry.strides,
         dimension_numbers=_numbers(rank, lhs=lhs_spec, rhs="I_O", out="_NC"),
         **grouping,
@@ -137,7 +137,7 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
     16, 32x32, 128 to 64, k 4, s 2: 24 ms, not 49; 8, 32x32, 128 to 128, k 3, s 1: 12, not 24.
     """
     kernel, pads = geometry.kernel, list(zip(geometry.low, geometry.high, strict=True))
-    y, pads = _only_negative(y, pads), _only_positive(pads)
+    y, pads = _cropped(y, pads), _positive_pads(pads)
     if geometry.rank == 1 and (rows := _rows(geometry)) > 1:
         x, y, geometry = _as_plane(x, pad(y, pads), geometry, rows)
         pads = [(0, 0), (0, 0)]
@@ -211,11 +211,11 @@ def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
     return lax.ConvDimensionNumbers(*(tuple(map(full[role].index, letters[role] + spatial)) for role in letters))
 
 
-def _only_positive(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
+def _positive_pads(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
     return [(max(low, 0), max(high, 0)) for low, high in pads]
 
 
-def _only_negative(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
+def _cropped(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
     """Slices away what the negative pads of each spatial dimension (the second and on) stand for."""
     cuts = {axis: (max(-low, 0), max(-high, 0)) for axis, (low, high) in enumerate(pads, start=1)}
     for axis, (low, high) in cuts.items():

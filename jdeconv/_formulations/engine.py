@@ -16,7 +16,7 @@ from .._plan.problem import Problem
 from . import onednn
 from .blocks import materialised
 
-MOST_SPLIT = 32
+MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
 
 
@@ -45,7 +45,7 @@ class Engine:
         grouped = dict(arguments, feature_group_count=feature_group_count)
         # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
         # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
-        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT
+        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT_GROUPS
         if not splits or self._groups_at_once(lhs, rhs, grouped):
             return self._conv(lhs, rhs, **grouped)
         # The first two entries of a spec are batch and channels, or output and input channels.
@@ -62,15 +62,15 @@ class Engine:
         """
         outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
         narrow = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32
-        return self.onednn and not narrow and not onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
+        return self.onednn and not narrow and not onednn.refuses_conv(self.widened(lhs), self.widened(rhs), **arguments)
 
     def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
             return lax.conv_general_dilated(lhs, rhs, **arguments)
         # What it is not proven for in 16 bits it does in 32.
-        if lhs.dtype != self.sums and onednn.refuses_conv(lhs, rhs, **arguments):
-            lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
+        if lhs.dtype != self.sum_dtype and onednn.refuses_conv(lhs, rhs, **arguments):
+            lhs, rhs, arguments["preferred_element_type"] = self.widened(lhs), self.widened(rhs), self.sum_dtype
         return onednn.conv(lhs, rhs, **arguments)
 
     def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
@@ -101,13 +101,13 @@ class Engine:
         if one_group:
             flat = [v.squeeze(side.index("g")) for v, side in zip(flat, roles.split(","), strict=True)]
             letters = letters.replace("g", "")
-        sums = self.sums
+        sums = self.sum_dtype
         if jnp.issubdtype(sums, np.integer) and np.dtype(sums).itemsize <= 4:
             # Modulo 2**32 they are right modulo less, too, and XLA CPU multiplies no other integers fast: 2048 by 128
             # by 1024, int16: 6 ms, not 276.
             sums = np.dtype("int32")
             flat = [v if v.dtype == "int8" else v.astype(sums) for v in flat]
-        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=sums).astype(self.sums)
+        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=sums).astype(self.sum_dtype)
         if one_group:
             y = jnp.expand_dims(y, group)
         return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :]) if merged and place >= 0 else y
@@ -116,7 +116,7 @@ class Engine:
         """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
         rank, (o, groups, i) = x.ndim - 3, w.shape
         last = (0, rank + 1, *range(1, rank + 1))  # where batch, channels and positions stand
-        y = self.summing.conv(
+        y = self.for_terms.conv(
             x.reshape(*x.shape[:-2], groups * i),
             lax.transpose(w, (1, 0, 2)).reshape(*(1,) * rank, groups * o, i),
             window_strides=(1,) * rank,
@@ -126,21 +126,21 @@ class Engine:
         )
         return y.reshape(*x.shape[:-2], groups, o)
 
-    def wide(self, x: jax.Array) -> jax.Array:
+    def widened(self, x: jax.Array) -> jax.Array:
         """In the type that sums are made in."""
-        return x.astype(self.sums)
+        return x.astype(self.sum_dtype)
 
-    def once(self, x: jax.Array) -> jax.Array:
+    def materialised(self, x: jax.Array) -> jax.Array:
         """`x`, computed once and read often: XLA CPU would compute it anew for each of the windows that are read."""
         return materialised(x) if self.platform == "cpu" else x
 
     @property
-    def summing(self) -> "Engine":
+    def for_terms(self) -> "Engine":
         """One whose convolutions give terms of a sum, which oneDNN need not round to 16 bits."""
-        return dataclasses.replace(self, dtype=self.sums) if self.onednn else self
+        return dataclasses.replace(self, dtype=self.sum_dtype) if self.onednn else self
 
     @property
-    def sums(self) -> Any:
+    def sum_dtype(self) -> Any:
         """At least float32, where products are summed here and not inside one operation of XLA."""
         # NumPy promotes also where JAX is told not to (jax.numpy_dtype_promotion("strict")).
         return np.promote_types(self.dtype, "float32") if jnp.issubdtype(self.dtype, np.floating) else self.dtype

@@ -24,9 +24,9 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
     """Each input position makes one block of outputs."""
     p, t, both = _letters(geometry.rank)
     if geometry.kernel == geometry.strides:
-        x = pad(x, [(-low, -high) for low, high in _cuts(geometry)])
+        x = pad(x, [(-low, -high) for low, high in _block_pads(geometry)])
         return join_output(_einsum(engine, f"n{p}gi,{t}ogi->n{both}go", x, w), geometry)
-    x, w, g = _flat(x), _flat(w), "g" * (x.shape[-2] > 1)
+    x, w, g = _ungrouped(x), _ungrouped(w), "g" * (x.shape[-2] > 1)
     dilated = []
     for tap in itertools.product(*map(range, geometry.kernel)):
         product = _einsum(engine, f"n{p}{g}i,o{g}i->n{p}{g}o", x, w[tap])
@@ -44,7 +44,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
     if math.prod(geometry.kernel) > 1:
         return _einsum(engine, f"n{both}go,{t}ogi->n{p}gi", _split(y, geometry), w)
     g = "g" * (y.shape[-2] > 1)
-    x = _einsum(engine, f"n{p}{g}o,{t}o{g}i->n{p}{g}i", _slice(_flat(y), geometry), _flat(w))
+    x = _einsum(engine, f"n{p}{g}o,{t}o{g}i->n{p}{g}i", _slice(_ungrouped(y), geometry), _ungrouped(w))
     return x if g else x[..., None, :]
 
 
@@ -54,7 +54,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) 
     if math.prod(geometry.kernel) > 1:
         return _einsum(engine, f"n{p}gi,n{both}go->{t}ogi", x, _split(y, geometry))
     g = "g" * (y.shape[-2] > 1)
-    w = _einsum(engine, f"n{p}{g}i,n{p}{g}o->o{g}i", _flat(x), _slice(_flat(y), geometry))
+    w = _einsum(engine, f"n{p}{g}i,n{p}{g}o->o{g}i", _ungrouped(x), _slice(_ungrouped(y), geometry))
     return w.reshape(*geometry.kernel, y.shape[-1], -1, x.shape[-1])
 
 
@@ -68,7 +68,7 @@ def _letters(rank: int) -> tuple[str, str, str]:
     return p, t, "".join(map("".join, zip(p, t, strict=True)))
 
 
-def _flat(v: jax.Array) -> jax.Array:
+def _ungrouped(v: jax.Array) -> jax.Array:
     """Without the axis of a single group, which the compiler lays out at up to 14 times the cycles."""
     return v[..., 0, :] if v.shape[-2] == 1 else v
 
@@ -81,10 +81,10 @@ def _slice(y: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _split(y: jax.Array, geometry: Geometry) -> jax.Array:
     """`(n, in1, k1, …, inn, kn, g, o)`."""
-    return pad(split_output(y, geometry), [pads for cuts in _cuts(geometry) for pads in (cuts, (0, 0))])
+    return pad(split_output(y, geometry), [pads for cuts in _block_pads(geometry) for pads in (cuts, (0, 0))])
 
 
-def _cuts(geometry: Geometry) -> list[tuple[Size, Size]]:
+def _block_pads(geometry: Geometry) -> list[tuple[Size, Size]]:
     """How many input positions lie before the first block of outputs and after the last; negative where blocks do."""
     blocks = block_geometry(geometry)
     return list(zip(blocks.low, blocks.high, strict=True))

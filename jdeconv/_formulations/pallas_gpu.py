@@ -78,7 +78,7 @@ def _call(
     return compute(x, w)
 
 
-def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
+def _without_warning(function: Callable[..., Any]) -> Callable[..., Any]:
     """JAX 0.12's warning of Triton's end is for us, not for our users."""
 
     def call(*operands: Any, **parameters: Any) -> Any:
@@ -91,8 +91,8 @@ def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
 
 # It warns when it lowers the call; this primitive is there to be lowered in its place.
 triton_call_p = Primitive("transposed_convolution_by_triton")
-triton_call_p.def_impl(_unwarned(_call))
-register_lowering(triton_call_p, _unwarned(lower_fun(_call, multiple_results=False)))
+triton_call_p.def_impl(_without_warning(_call))
+register_lowering(triton_call_p, _without_warning(lower_fun(_call, multiple_results=False)))
 
 
 @triton_call_p.def_abstract_eval
@@ -110,7 +110,7 @@ def _program(
     phase, output = _indices([phase_tile, output_tile], [tile.phases, tile.outputs])
     example, *block = _digits(row, (x_ref.shape[0], *blocks.output))
     phase_in = _digits(phase, strides)
-    is_row, is_column = _down(row) < product.rows, (phase < product.phases) & (output < product.outputs)
+    is_row, is_column = _as_column(row) < product.rows, (phase < product.phases) & (output < product.outputs)
     # Where phases have not as many taps each, a tile has one phase, and these are its own.
     taps = [
         j if k % s == 0 else _quotient(k - r + s - 1, s)
@@ -121,12 +121,12 @@ def _program(
     def add(step: jax.Array, sums: jax.Array) -> jax.Array:
         tap, input = _indices(_digits(step, (None, chunks)), [tile.taps, tile.inputs])
         tap_in = _digits(tap, taps)
-        is_term = _across((tap < math.prod(taps)) & (input < product.inputs))
-        places = [_down(b) + low - _across(j) for b, low, j in zip(block, blocks.low, tap_in, strict=True)]
+        is_term = _as_row((tap < math.prod(taps)) & (input < product.inputs))
+        places = [_as_column(b) + low - _as_row(j) for b, low, j in zip(block, blocks.low, tap_in, strict=True)]
         is_input = [(p >= 0) & (p < size) for p, size in zip(places, geometry.input, strict=True)]
-        x = _read(x_ref, (_down(example), *places, _across(input)), [is_row, is_term, *is_input])
-        ts = [_across(j) * s + _down(r) for j, s, r in zip(tap_in, strides, phase_in, strict=True)]
-        w = _read(w_ref, (*ts, _down(output), _across(input)), [_down(is_column), is_term])
+        x = _read(x_ref, (_as_column(example), *places, _as_row(input)), [is_row, is_term, *is_input])
+        ts = [_as_row(j) * s + _as_column(r) for j, s, r in zip(tap_in, strides, phase_in, strict=True)]
+        w = _read(w_ref, (*ts, _as_column(output), _as_row(input)), [_as_column(is_column), is_term])
         by_term = (((1,), (1,)), ((), ()))
         return sums + lax.dot_general(x, w, by_term, precision=precision, preferred_element_type=jnp.float32)
 
@@ -134,12 +134,12 @@ def _program(
     sums = lax.fori_loop(jnp.int32(0), steps, add, jnp.zeros((tile.rows, tile.columns), jnp.float32))
 
     sizes = zip(block, strides, phase_in, geometry.low, strict=True)
-    places = [_down(b) * s + _across(r) - low % s for b, s, r, low in sizes]
+    places = [_as_column(b) * s + _as_row(r) - low % s for b, s, r, low in sizes]
     is_output = [(p >= 0) & (p < size) for p, size in zip(places, geometry.output, strict=True)]
-    mask = functools.reduce(operator.and_, [is_row, _across(is_column), *is_output])
+    mask = functools.reduce(operator.and_, [is_row, _as_row(is_column), *is_output])
     # Interpreted, a store writes the old value where its mask is False: beyond the end, so that none is overwritten.
-    channel = jnp.where(mask, _across(output), product.outputs)
-    triton.store(y_ref.at[(_down(example), *places, channel)], sums.astype(y_ref.dtype), mask=mask)
+    channel = jnp.where(mask, _as_row(output), product.outputs)
+    triton.store(y_ref.at[(_as_column(example), *places, channel)], sums.astype(y_ref.dtype), mask=mask)
 
 
 def _digits(number: jax.Array, sizes: Sequence[Any]) -> list[jax.Array]:
@@ -162,11 +162,11 @@ def _indices(tiles: Sequence[jax.Array], sizes: Sequence[int]) -> list[jax.Array
     return [tile * size + offset if size > 1 else tile for tile, size, offset in zip(tiles, sizes, within, strict=True)]
 
 
-def _down(index: jax.Array) -> jax.Array:
+def _as_column(index: jax.Array) -> jax.Array:
     return index[:, None] if index.ndim else index
 
 
-def _across(index: jax.Array) -> jax.Array:
+def _as_row(index: jax.Array) -> jax.Array:
     return index[None, :] if index.ndim else index
 
 

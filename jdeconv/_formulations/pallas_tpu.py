@@ -19,7 +19,7 @@ from .._errors import unable
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._plan import tpu_tiles as tpu_tiles
-from .._plan.tpu_tiles import LANES, SUBLANES, Call, Line, Phase, Tiles
+from .._plan.tpu_tiles import LANES, SUBLANES, Call, Dimension, Phase, Tiles
 from .engine import Engine
 
 MOST_ROW_PHASES = 4
@@ -28,32 +28,32 @@ MOST_ROW_PHASES = 4
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """One call of the kernel."""
-    height, width = tpu_tiles.lines(geometry)
+    height, width = tpu_tiles.dimensions(geometry)
     _, _, outputs, inputs = w.shape
     if outputs == 1:  # a product with one column is no matrix product to Pallas
         wider = jnp.pad(w, ((0, 0), (0, 0), (0, 7), (0, 0)))
         return transpose_conv(x, wider, geometry, engine)[..., :1]
-    full = _full(engine.precision)
-    if x.dtype == jnp.float32 and not full:
+    keeps_float32 = _keeps_float32(engine.precision)
+    if x.dtype == jnp.float32 and not keeps_float32:
         w = w.astype(jnp.bfloat16)  # as XLA rounds them; the input is rounded in VMEM
     elif x.dtype == jnp.bfloat16:
-        full = False
+        keeps_float32 = False
     sizes = w.dtype.itemsize, x.dtype.itemsize, engine.dtype.itemsize
     tile = tpu_tiles.tiles(Call(x.shape[0], height, width, inputs, outputs, *sizes))
     if isinstance(tile, str):
         raise unable("pallas", tile)
     # Whole lanes of one product hold several taps' channels, where a tap's are few.
-    joined = tpu_tiles.joins(inputs)
+    joined = tpu_tiles.joins_taps(inputs)
     if joined:
         w = _by_phase(w, width)
-    parts, split = -(-tile.outputs // LANES), tpu_tiles.across(tile, width) > 1
+    parts, split = -(-tile.outputs // LANES), tpu_tiles.steps_in_width(tile, width) > 1
     grid, step_of = _grid(x.shape[0], outputs, height, width, tile)
     last = tpu_tiles.last_start(tile, width)
-    beyond = last + tile.breadth - width.input  # held there, whatever it is, and cut off in VMEM
+    beyond = last + tile.input_columns - width.input  # held there, whatever it is, and cut off in VMEM
 
     def window(*ids: Any) -> tuple[Any, Any, Any, int]:
         image, row, column, _ = step_of(*ids)
-        start = jnp.clip(row * tile.rows + height.shifts[0], 0, height.input - tile.window)
+        start = jnp.clip(row * tile.rows + height.shifts[0], 0, height.input - tile.input_rows)
         if not split:
             return image * tile.images, start, 0, 0
         # A product, so that the compiler sees the alignment that it demands.
@@ -62,15 +62,17 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
 
     kernel = functools.partial(
         _kernel, step_of=step_of, height=height, width=width, tile=tile, joined=joined,
-        precision=lax.Precision.HIGHEST if full else lax.Precision.DEFAULT,
+        precision=lax.Precision.HIGHEST if keeps_float32 else lax.Precision.DEFAULT,
     )  # fmt: skip
-    whole, held = tile.outputs == outputs, (tile.images, tile.window)
+    whole, held = tile.outputs == outputs, (tile.images, tile.input_rows)
     line = tile.columns * width.stride if split else width.output
     return pl.pallas_call(
         kernel,
         grid=grid,
         in_specs=[
-            pl.BlockSpec((*map(pl.Element, held), pl.Element(tile.breadth, (0, beyond)), pl.Element(inputs)), window),
+            pl.BlockSpec(
+                (*map(pl.Element, held), pl.Element(tile.input_columns, (0, beyond)), pl.Element(inputs)), window
+            ),
             pl.BlockSpec(
                 (*w.shape[:2], tile.outputs, w.shape[3]),
                 lambda *ids: (0, 0, step_of(*ids).outputs, 0),
@@ -95,7 +97,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
 
 def _kernel(
     x: Any, w: Any, y: Any, shifted: Any, interleaved: Any, *, step_of: Callable[..., "Step"],
-    height: Line, width: Line, tile: Tiles, joined: bool, precision: lax.Precision,
+    height: Dimension, width: Dimension, tile: Tiles, joined: bool, precision: lax.Precision,
 ) -> None:  # fmt: skip
     _shift(x, shifted, step_of(*(pl.program_id(axis) for axis in range(4))), height, width, tile)
     across, inputs = shifted.shape[2], x.shape[3]
@@ -164,24 +166,24 @@ def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None
         interleaved[part, :, pl.ds(c, lanes.shape[1], stride=stride), :] = lanes
 
 
-def _shift(x: Any, shifted: Any, step: "Step", height: Line, width: Line, tile: Tiles) -> None:
+def _shift(x: Any, shifted: Any, step: "Step", height: Dimension, width: Dimension, tile: Tiles) -> None:
     """Fills the scratch: line l is input row `first + l`, its columns at each shift."""
-    inputs, split = x.shape[3], tpu_tiles.across(tile, width) > 1
+    inputs, split = x.shape[3], tpu_tiles.steps_in_width(tile, width) > 1
     first = step.row * tile.rows + height.shifts[0]
-    start = jnp.clip(first, 0, height.input - tile.window)
+    start = jnp.clip(first, 0, height.input - tile.input_rows)
     begin = tpu_tiles.first_column(tile, width)
     column = step.column * tile.columns + begin
 
     def fill(number: Any, _: None) -> None:
         image, line = lax.div(number, shifted.shape[1]), lax.rem(number, shifted.shape[1])
         within = (first + line >= 0) & (first + line < height.input)
-        row = x[image, jnp.clip(first + line - start, 0, tile.window - 1)]
+        row = x[image, jnp.clip(first + line - start, 0, tile.input_rows - 1)]
         if split:
-            within &= (column > -tile.breadth) & (column < width.input)
+            within &= (column > -tile.input_columns) & (column < width.input)
         row = jnp.where(within, row, 0)
         # What is held begins within the input: at its ends columns are put in their places, with zeros beside them.
         for edge in tpu_tiles.edges(tile, width):
-            row = jnp.where(step.column == edge.step, _cut(row, edge.start, tile.breadth, edge.end), row)
+            row = jnp.where(step.column == edge.step, _cut(row, edge.start, tile.input_columns, edge.end), row)
         row = row.astype(shifted.dtype)
         columns: dict[int, jax.Array] = {}
         for shift, lane in tpu_tiles.places(width, inputs):
@@ -211,17 +213,17 @@ class Step(NamedTuple):
 
 
 def _grid(
-    batch: int, outputs: int, height: Line, width: Line, tile: Tiles
+    batch: int, outputs: int, height: Dimension, width: Dimension, tile: Tiles
 ) -> tuple[tuple[int, ...], Callable[..., Step]]:
     """Its sizes, and where a step is. Rows change fastest: what is held of the whole height stays."""
     images, rows, parts = batch // tile.images, -(-height.blocks // tile.rows), -(-outputs // tile.outputs)
-    columns = tpu_tiles.across(tile, width)
+    columns = tpu_tiles.steps_in_width(tile, width)
     if tile.outputs_first:
         return (parts, images, columns, rows), lambda part, image, column, row: Step(image, row, column, part)
     return (images, parts, columns, rows), lambda image, part, column, row: Step(image, row, column, part)
 
 
-def _by_phase(w: jax.Array, width: Line) -> jax.Array:
+def _by_phase(w: jax.Array, width: Dimension) -> jax.Array:
     """`(kh, kw, o, i)` as `(kh, phases, o, taps*i)`: the taps of each phase in the order of their shifts."""
     most = max(1, *(phase.taps for phase in width.phases))
     phases = []
@@ -231,7 +233,7 @@ def _by_phase(w: jax.Array, width: Line) -> jax.Array:
     return jnp.stack(phases, axis=1)
 
 
-def _full(precision: Any) -> bool:
+def _keeps_float32(precision: Any) -> bool:
     """Whether float32 operands keep all their bits; else they are rounded to bfloat16, TPU's default."""
     both: Sequence[Any] = precision if isinstance(precision, tuple) else (precision,)
     return any(one not in (None, lax.Precision.DEFAULT, "default", "fastest", "bfloat16") for one in both)

@@ -23,14 +23,14 @@ from .blocks import (
     output_from_blocks,
     output_to_blocks,
     split_phases,
-    too_wide,
+    too_many_positions,
 )
 from .engine import Compute, Engine, Variants
 
 
 def supports(problem: Problem) -> str | None:
     """Everything, but for a kernel dilated beyond all images."""
-    return too_wide(problem)
+    return too_many_positions(problem)
 
 
 def _fused_output(convolve: Compute, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
@@ -42,9 +42,9 @@ def _fused_output(convolve: Compute, x: jax.Array, w: jax.Array, geometry: Geome
 def _output_apart(convolve: Compute, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """A convolution for each phase, with just its own taps."""
     parts = [
-        lax.full((x.shape[0], *alone.output, w.shape[-2], w.shape[-3]), 0, engine.sums)
+        lax.full((x.shape[0], *alone.output, w.shape[-2], w.shape[-3]), 0, engine.sum_dtype)
         if alone.empty
-        else engine.wide(convolve(x, w[taps], alone, engine))
+        else engine.widened(convolve(x, w[taps], alone, engine))
         for taps, alone in phases(geometry)
     ]
     return join_phases(parts, geometry)
@@ -58,11 +58,11 @@ def _fused_input(convolve: Compute, w: jax.Array, y: jax.Array, geometry: Geomet
 def _input_apart(convolve: Compute, w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """The sum of convolutions of stride 1 over the output's phases."""
     parts = [
-        engine.wide(convolve(w[taps], part, alone, engine.summing))
+        engine.widened(convolve(w[taps], part, alone, engine.for_terms))
         for part, (taps, alone) in zip(split_phases(y, geometry), phases(geometry), strict=True)
         if not alone.empty
     ]
-    zero = lax.full((y.shape[0], *geometry.input, *w.shape[-2:]), 0, engine.sums)
+    zero = lax.full((y.shape[0], *geometry.input, *w.shape[-2:]), 0, engine.sum_dtype)
     return functools.reduce(operator.add, parts, zero)
 
 

@@ -35,13 +35,13 @@ def from_few_channels_in_few_terms(problem: Problem) -> bool:
 
 def to_few_channels(problem: Problem) -> bool:
     """Strided, to at most 3 channels a group, or 8 where blocks of taps are not full."""
-    few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.filling > 1)
+    few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.padding_factor > 1)
     return strided(problem) and few and problem.taps <= 128
 
 
 def from_one_position(problem: Problem) -> bool:
     """One group, an input of a single position."""
-    return problem.groups == 1 and problem.image == 1
+    return problem.groups == 1 and problem.input_positions == 1
 
 
 def integers(problem: Problem) -> bool:
@@ -49,28 +49,28 @@ def integers(problem: Problem) -> bool:
     return problem.dtype.startswith(("int", "uint")) and problem.taps <= MOST_TAPS
 
 
-def wide(problem: Problem) -> bool:
+def double(problem: Problem) -> bool:
     """float64 and complex128, at most 512 taps."""
     return problem.dtype in ("float64", "complex128") and problem.taps <= MOST_TAPS
 
 
-def wide_or_integers(problem: Problem) -> bool:
+def double_or_integers(problem: Problem) -> bool:
     """float64, complex128 and integers, at most 512 taps."""
-    return wide(problem) or integers(problem)
+    return double(problem) or integers(problem)
 
 
-def wide_off_the_plane(problem: Problem) -> bool:
+def double_not_2d_or_grouped(problem: Problem) -> bool:
     """float64 and complex128 in one or three dimensions or in groups, at most 512 taps."""
-    return wide(problem) and _off_the_plane(problem)
+    return double(problem) and _not_2d_or_grouped(problem)
 
 
-def wide_or_complex_off_the_plane(problem: Problem) -> bool:
+def double_or_complex_not_2d_or_grouped(problem: Problem) -> bool:
     """float64 and complex numbers in one or three dimensions or in groups, at most 512 taps."""
     narrow = problem.dtype == "complex64" and problem.taps <= MOST_TAPS
-    return (wide(problem) or narrow) and _off_the_plane(problem)
+    return (double(problem) or narrow) and _not_2d_or_grouped(problem)
 
 
-def _off_the_plane(problem: Problem) -> bool:
+def _not_2d_or_grouped(problem: Problem) -> bool:
     return problem.geometry.rank != 2 or problem.groups > 1
 
 
@@ -83,7 +83,7 @@ def few_terms_in_other_types(problem: Problem) -> bool:
 def in_many_groups(problem: Problem) -> bool:
     """From 8 groups on, each to 4 to 8 channels, in few convolutions; full blocks, under 16 channels, or bfloat16."""
     many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
-    return many_to_few and (problem.filling == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
+    return many_to_few and (problem.padding_factor == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
 
 
 def in_many_phases(problem: Problem) -> bool:
@@ -98,7 +98,7 @@ def in_many_phases(problem: Problem) -> bool:
     return many and (grouped or volume or not work_below(problem, 4e8))
 
 
-def to_few_by_many_taps(problem: Problem) -> bool:
+def to_few_channels_by_many_taps(problem: Problem) -> bool:
     """Stride 1, from 28 or more channels a group to at most 4, by 8 to 128 taps."""
     return not strided(problem) and problem.inputs >= 28 and problem.outputs <= 4 and 8 <= problem.taps <= 128
 
@@ -118,29 +118,29 @@ def little_in_one_block(problem: Problem) -> bool:
     return little_work(problem) and no_overlap(problem) and problem.inputs >= 100
 
 
-def little_by_phases(problem: Problem) -> bool:
+def little_in_few_phases(problem: Problem) -> bool:
     """One group, less than 300 million operations, blocks not full, at most 9 phases, from twice the channels."""
     narrowing = problem.inputs >= 2 * problem.outputs
-    return little_work(problem) and problem.filling > 1 and problem.phase_count <= 9 and narrowing
+    return little_work(problem) and problem.padding_factor > 1 and problem.phase_count <= 9 and narrowing
 
 
-def least_work_in_a_plane(problem: Problem) -> bool:
+def least_work_in_2d(problem: Problem) -> bool:
     """One group in a plane, strided, blocks not full, less than 2.5 million operations: compiling takes longest."""
-    plane = problem.geometry.rank == 2 and strided(problem) and problem.filling > 1
+    plane = problem.geometry.rank == 2 and strided(problem) and problem.padding_factor > 1
     return plane and work_below(problem, 2.5e6)
 
 
-def little_narrowing(problem: Problem) -> bool:
+def little_not_widening(problem: Problem) -> bool:
     """One group, blocks not full, less than 80 million operations, to no more channels."""
-    return work_below(problem, 8e7) and problem.filling > 1 and problem.inputs >= problem.outputs
+    return work_below(problem, 8e7) and problem.padding_factor > 1 and problem.inputs >= problem.outputs
 
 
-def little_in_one_row(problem: Problem) -> bool:
+def little_in_1d(problem: Problem) -> bool:
     """One group in one dimension, less than 80 million operations."""
     return problem.geometry.rank == 1 and work_below(problem, 8e7)
 
 
-def not_much_in_one_row(problem: Problem) -> bool:
+def moderate_in_1d(problem: Problem) -> bool:
     """One group in one dimension, less than 500 million operations."""
     return problem.geometry.rank == 1 and work_below(problem, 5e8)
 
@@ -150,25 +150,25 @@ def little_to_many(problem: Problem) -> bool:
     return work_below(problem, 5e7) and problem.outputs > 3
 
 
-def not_much_in_one_block(problem: Problem) -> bool:
+def moderate_in_one_block(problem: Problem) -> bool:
     """Kernel <= stride; less than 150 million operations, or groups, or one dimension."""
     return no_overlap(problem) and (work_below(problem, 1.5e8) or problem.groups > 1 or problem.geometry.rank == 1)
 
 
 def more_kernel_than_images(problem: Problem) -> bool:
     """One group, strided, at most 8 blocks of taps: the kernel has more elements than the input and the output."""
-    if problem.groups > 1 or not strided(problem) or problem.block_count > 8 or problem.image is None:
+    if problem.groups > 1 or not strided(problem) or problem.block_count > 8 or problem.input_positions is None:
         return False
-    images = problem.batch * problem.image * (problem.inputs + problem.block_size * problem.outputs)
+    images = problem.batch * problem.input_positions * (problem.inputs + problem.block_size * problem.outputs)
     return isinstance(images, int) and problem.taps * problem.inputs * problem.outputs > images
 
 
 def in_few_convolutions(problem: Problem) -> bool:
     """Strided; one convolution gives all phases, or at most 9 give one each: every one is compiled."""
-    return strided(problem) and (problem.filling == 1 or problem.phase_count <= 9)
+    return strided(problem) and (problem.padding_factor == 1 or problem.phase_count <= 9)
 
 
-def in_few_but_small(problem: Problem) -> bool:
+def in_few_convolutions_not_3x3(problem: Problem) -> bool:
     """In few convolutions, but no plane's kernel of up to 3x3 between many channels."""
     small = problem.geometry.rank == 2 and max(problem.geometry.kernel) <= 3 and problem.inputs >= 64
     return in_few_convolutions(problem) and not small
@@ -179,23 +179,23 @@ def strided_volume(problem: Problem) -> bool:
     return strided(problem) and in_volume(problem)
 
 
-def beyond_the_image(problem: Problem) -> bool:
+def taps_exceed_positions(problem: Problem) -> bool:
     """The kernel has more taps than the image has positions."""
-    image = problem.image
+    image = problem.input_positions
     return image is not None and image < problem.taps <= MOST_TAPS
 
 
-def few_channels(problem: Problem) -> bool:
+def one_or_two_pairs(problem: Problem) -> bool:
     """In and out of each group: one and one, or one and two."""
     return problem.inputs * problem.outputs <= 2
 
 
-def few_taps_to_one(problem: Problem) -> bool:
+def few_taps_to_one_channel(problem: Problem) -> bool:
     """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap.
 
     Depthwise 110 taps are, else 64 or, from more channels than two, 32; several outputs are with 16 pairs of the two.
     """
-    if few_channels(problem):
+    if one_or_two_pairs(problem):
         return problem.taps <= (110 if problem.groups > 1 else 64)
     if problem.outputs == 1:
         return problem.taps <= 32
@@ -207,14 +207,14 @@ def from_sixteen_by_few_taps(problem: Problem) -> bool:
     return problem.groups == 1 and problem.inputs >= 16 and problem.taps <= 64
 
 
-def large_depthwise(problem: Problem) -> bool:
+def strided_depthwise(problem: Problem) -> bool:
     """Depthwise, strided, in full blocks of taps."""
-    return problem.groups > 1 and few_channels(problem) and problem.filling == 1 and strided(problem)
+    return problem.groups > 1 and one_or_two_pairs(problem) and problem.padding_factor == 1 and strided(problem)
 
 
-def long_kernel(problem: Problem) -> bool:
+def long_1d_kernel(problem: Problem) -> bool:
     """One dimension, more than 64 taps, in full blocks."""
-    return problem.geometry.rank == 1 and problem.taps > 64 and problem.filling == 1 and strided(problem)
+    return problem.geometry.rank == 1 and problem.taps > 64 and problem.padding_factor == 1 and strided(problem)
 
 
 def one_block_with_gaps(problem: Problem) -> bool:
@@ -222,9 +222,9 @@ def one_block_with_gaps(problem: Problem) -> bool:
     return no_overlap(problem) and problem.phase_count < problem.block_size
 
 
-def gaps(problem: Problem) -> bool:
+def gaps_in_full_blocks(problem: Problem) -> bool:
     """Kernel < stride in some dimension; one convolution gives all phases."""
-    return problem.phase_count < problem.block_size and problem.filling == 1
+    return problem.phase_count < problem.block_size and problem.padding_factor == 1
 
 
 def volume_in_one_block(problem: Problem) -> bool:
@@ -234,7 +234,7 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 def few_groups_in_full_blocks(problem: Problem) -> bool:
     """Up to 8 groups, strided, in two or more full blocks of taps."""
-    return 1 < problem.groups <= 8 and strided(problem) and problem.filling == 1 and not no_overlap(problem)
+    return 1 < problem.groups <= 8 and strided(problem) and problem.padding_factor == 1 and not no_overlap(problem)
 
 
 def few_terms(problem: Problem) -> bool:
@@ -252,7 +252,7 @@ def not_many_terms(problem: Problem) -> bool:
     return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 100
 
 
-def few_from_many_off_the_plane(problem: Problem) -> bool:
+def many_to_few_in_1d_or_3d(problem: Problem) -> bool:
     """One or three dimensions, from 16 or more channels to at most 3, few taps."""
     many_to_few = problem.inputs >= 16 and problem.outputs <= 3
     return problem.geometry.rank != 2 and many_to_few and strided(problem) and problem.taps <= 64
@@ -261,13 +261,13 @@ def few_from_many_off_the_plane(problem: Problem) -> bool:
 def few_blocks(problem: Problem) -> bool:
     """Few blocks of taps, hardly filled up, between many channels; in one or three dimensions between any."""
     if problem.geometry.rank == 2:
-        return problem.block_count <= 4 and problem.filling <= 1.8 and problem.inputs >= 32
+        return problem.block_count <= 4 and problem.padding_factor <= 1.8 and problem.inputs >= 32
     return strided(problem) and problem.block_count <= 8
 
 
-def small(problem: Problem) -> bool:
+def few_positions(problem: Problem) -> bool:
     """At most 4096 positions in the batch, and 1024 pairs of channels a group."""
-    image = problem.image
+    image = problem.input_positions
     known = image is not None and isinstance(problem.batch, int)
     few = known and problem.batch * image <= 4096
     return few and problem.inputs * problem.outputs <= 1024 and problem.taps <= MOST_TAPS
@@ -275,18 +275,18 @@ def small(problem: Problem) -> bool:
 
 def from_few_channels(problem: Problem) -> bool:
     """At most 16 input channels a group, and little filling."""
-    return strided(problem) and problem.inputs <= 16 and problem.filling <= 1.8
+    return strided(problem) and problem.inputs <= 16 and problem.padding_factor <= 1.8
 
 
 def bfloat16_from_many(problem: Problem) -> bool:
     """bfloat16, in full blocks, from 64 channels or more for each block."""
-    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem)
+    narrow = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem)
     return narrow and problem.inputs >= 64 * problem.block_count
 
 
 def bfloat16_to_many(problem: Problem) -> bool:
     """bfloat16, in full blocks, to 128 channels or more, phases included, for each block; not in a volume."""
-    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem) and not in_volume(problem)
+    narrow = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem) and not in_volume(problem)
     return narrow and problem.phase_count * problem.outputs >= 128 * problem.block_count
 
 
@@ -297,7 +297,7 @@ RULES = (
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
-    Rule("cpu", "*", "output", wide_or_integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, float64: 2.6; lax 95"),
+    Rule("cpu", "*", "output", double_or_integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, float64: 2.6; lax 95"),
     Rule("cpu", "*", "output", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 3.2, phase 2.7"),
     Rule("cpu", "onednn", "output", in_many_groups, "phase", "8, 28x14, 8 times 4 to 4, k 5x9, s 2x4: 1.1; gemm 4.5"),
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
@@ -307,58 +307,58 @@ RULES = (
         "cpu",
         "*",
         "output",
-        least_work_in_a_plane,
+        least_work_in_2d,
         "lax",
         "1, 6x6, 32 to 32, k 5, s 2: 0.04, compiled in 90; phase 0.07, 320",
     ),
-    Rule("cpu", "bfloat16", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
+    Rule("cpu", "bfloat16", "output", little_not_widening, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
     Rule("cpu", "bfloat16", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 6; gemm 35"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
-    Rule("cpu", "*", "output", to_few_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
+    Rule("cpu", "*", "output", to_few_channels_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
     Rule("cpu", "onednn", "output", little_in_one_block, "gemm", "1, 30x30, 145 to 27, k 2, s 8: 0.5; phase 0.7"),
-    Rule("cpu", "onednn", "output", little_by_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
+    Rule("cpu", "onednn", "output", little_in_few_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
-    Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
+    Rule("cpu", "xla", "output", taps_exceed_positions, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
     Rule("cpu", "xla", "output", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
-    Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
+    Rule("cpu", "xla", "output", in_few_convolutions_not_3x3, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
     Rule("cpu", "bfloat16", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.3; lax 2.6"),
     Rule("cpu", "bfloat16", "input", from_sixteen_by_few_taps, "lax", "4, 3000, 64 to 2, k 4, s 2: 0.14; taps 0.5"),
-    Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
+    Rule("cpu", "*", "input", few_taps_to_one_channel, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
     Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", few_terms_in_other_types, "taps", "4, 16x16, 8 times 8, k 3, s 2, int32: 0.2; lax 0.8"),
     Rule("cpu", "*", "input", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 13; lax 122, phase 179"),
-    Rule("cpu", "*", "input", wide_off_the_plane, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
-    Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
-    Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
+    Rule("cpu", "*", "input", double_not_2d_or_grouped, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
+    Rule("cpu", "*", "input", strided_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
+    Rule("cpu", "*", "input", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
     Rule("cpu", "bfloat16", "input", always, "lax", "16, 32x32, 128 to 64, k 4, s 2: 5; phase 11, gemm 30"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
-    Rule("cpu", "xla", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
+    Rule("cpu", "xla", "input", gaps_in_full_blocks, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
     Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
-    Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
+    Rule("cpu", "xla", "input", taps_exceed_positions, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
     Rule("cpu", "*", "kernel", not_many_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
     Rule("cpu", "*", "kernel", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 14; lax 204, phase 230"),
     Rule(
         "cpu",
         "*",
         "kernel",
-        wide_or_complex_off_the_plane,
+        double_or_complex_not_2d_or_grouped,
         "gemm",
         "1, 8x8x8, 16 to 8, k 3, complex64: 0.3; lax 4.2",
     ),
-    Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
+    Rule("cpu", "*", "kernel", many_to_few_in_1d_or_3d, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "xla", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
-    Rule("cpu", "onednn", "kernel", not_much_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
-    Rule("cpu", "onednn", "kernel", little_in_one_row, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
-    Rule("cpu", "bfloat16", "kernel", not_much_in_one_row, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
+    Rule("cpu", "onednn", "kernel", moderate_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
+    Rule("cpu", "onednn", "kernel", little_in_1d, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
+    Rule("cpu", "bfloat16", "kernel", moderate_in_1d, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
     Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
     Rule("cpu", "bfloat16", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2: 10; gemm 14"),
     Rule("cpu", "onednn", "kernel", few_groups_in_full_blocks, "phase", "4, 14x14, 2 times 128, k 4, s 2: 5; lax 6.6"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
-    Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
+    Rule("cpu", "xla", "kernel", few_positions, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
     Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
 )

@@ -11,14 +11,14 @@ from .problem import FEW_GROUPS, Problem
 from .rule import Rule, dilated, strided
 
 
-def of_integers(problem: Problem) -> bool:
+def integers(problem: Problem) -> bool:
     """cuDNN has no convolution of 32-bit integers."""
     return problem.dtype.startswith(("int", "uint"))
 
 
-def filled_depthwise(problem: Problem) -> bool:
+def depthwise_in_full_blocks(problem: Problem) -> bool:
     """Each output channel comes from one input channel, and few blocks, all full of taps, give all phases."""
-    return problem.inputs == 1 < problem.groups and problem.filling == 1 and problem.block_count <= 64
+    return problem.inputs == 1 < problem.groups and problem.padding_factor == 1 and problem.block_count <= 64
 
 
 def no_transposed_kernel(problem: Problem) -> bool:
@@ -27,7 +27,7 @@ def no_transposed_kernel(problem: Problem) -> bool:
     return strided(problem) and (grouped or dilated(problem))
 
 
-def more_taps_than_inputs(problem: Problem) -> bool:
+def more_taps_than_input_positions(problem: Problem) -> bool:
     """XLA takes the smaller of the two for a convolution's kernel, and in a plane then sees no transposed one."""
     return (
         problem.geometry.rank == 2
@@ -36,7 +36,7 @@ def more_taps_than_inputs(problem: Problem) -> bool:
     )
 
 
-def more_taps_than_outputs(problem: Problem) -> bool:
+def more_taps_than_output_positions(problem: Problem) -> bool:
     """In one group: XLA takes the smaller of the two for a convolution's kernel. Or dilated as well as strided."""
     swapped = problem.groups == 1 and problem.taps > _positions(problem.geometry.output)
     return swapped or (strided(problem) and dilated(problem))
@@ -56,9 +56,9 @@ def _positions(sizes: tuple[Size, ...]) -> float:
 
 
 RULES = (
-    Rule("gpu", "*", "*", of_integers, "gemm", "8x8, int32, k 3, s 2: compiles; lax is refused by XLA"),
+    Rule("gpu", "*", "*", integers, "gemm", "8x8, int32, k 3, s 2: compiles; lax is refused by XLA"),
     Rule(
-        "gpu", "*", "output", filled_depthwise, "taps",
+        "gpu", "*", "output", depthwise_in_full_blocks, "taps",
         "4, 32x32, depthwise 64, k 4, s 2: one loop, no extra work; lax convForward 4x"
     ),
     Rule(
@@ -66,11 +66,11 @@ RULES = (
         "4, 32x32, 64 to 64 in 16 groups, k 3, s 2: one product; lax convForward 4x"
     ),
     Rule(
-        "gpu", "*", "output", more_taps_than_inputs, "gemm",
+        "gpu", "*", "output", more_taps_than_input_positions, "gemm",
         "10, 9x9, 61 to 2, k 10, s 3: one product; lax convForward 56x, the input being its kernel"
     ),
     Rule(
-        "gpu", "*", "input", more_taps_than_outputs, "gemm",
+        "gpu", "*", "input", more_taps_than_output_positions, "gemm",
         "5, 6x6x6, 4 to 9, k 11, s 1: one product; lax convBackwardFilter"
     ),
     Rule(

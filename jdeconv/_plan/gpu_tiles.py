@@ -3,15 +3,15 @@
 import dataclasses
 import math
 
-MOST = 128
+LONGEST_SIDE = 128
 """Rows and columns of a tile: 64 KiB of float32 sums, 64 registers for each thread of 8 warps."""
-LEAST = 16
+SHORTEST_SIDE = 16
 """Rows, columns and terms that tensor cores multiply at once."""
-LINE = 128
+CACHE_LINE = 128
 """Bytes of each row and column that a step reads: a line of the cache."""
-SHARED = 96 * 1024
+SHARED_MEMORY = 96 * 1024
 """Bytes of shared memory for all steps in flight: what any GPU since Ampere lends a program is 99 KiB or more."""
-STEPS = 4
+MOST_STAGES = 4
 """That are in flight at most: one is multiplied while the next are read."""
 PROCESSORS = 132
 """Of an H100: fewer programs leave some idle, so tiles are halved."""
@@ -69,16 +69,16 @@ def tile_for(product: Product) -> Tile:
     >>> tile_for(Product(16384, 4, 64, 4, 128, 2, fused=True))
     Tile(rows=128, phases=2, outputs=64, taps=1, inputs=64, warps=8, stages=3)
     """
-    inputs, taps = _shares(product.inputs, product.taps, LINE // product.itemsize)
-    rows = min(MOST, _power(product.rows))
-    most = MOST
+    inputs, taps = _shares(product.inputs, product.taps, CACHE_LINE // product.itemsize)
+    rows = min(LONGEST_SIDE, _power(product.rows))
+    most = LONGEST_SIDE
     while True:
         outputs, phases = _shares(product.outputs, product.phases if product.fused else 1, most)
         columns = outputs * phases
-        warps = 8 if rows * columns > MOST * MOST // 2 else 4
-        stages = min(STEPS, SHARED // ((rows + columns) * inputs * taps * product.itemsize))
+        warps = 8 if rows * columns > LONGEST_SIDE * LONGEST_SIDE // 2 else 4
+        stages = min(MOST_STAGES, SHARED_MEMORY // ((rows + columns) * inputs * taps * product.itemsize))
         tile = Tile(rows, phases, outputs, taps, inputs, warps, stages)
-        if math.prod(tile.grid(product)) >= PROCESSORS or max(rows, columns) <= 2 * LEAST:
+        if math.prod(tile.grid(product)) >= PROCESSORS or max(rows, columns) <= 2 * SHORTEST_SIDE:
             return tile
         if rows >= columns:
             rows //= 2
@@ -87,12 +87,12 @@ def tile_for(product: Product) -> Tile:
 
 
 def _shares(channels: int, others: int, most: int) -> tuple[int, int]:
-    """How many channels, and how many of the others times that, make at least LEAST and at most `most`."""
+    """How many channels, and how many of the others times that, make at least SHORTEST_SIDE and at most `most`."""
     own = min(most, _power(channels, least=1))
     shared = min(most // own, _power(others, least=1))
-    return max(own, LEAST // shared), shared
+    return max(own, SHORTEST_SIDE // shared), shared
 
 
-def _power(number: int, least: int = LEAST) -> int:
+def _power(number: int, least: int = SHORTEST_SIDE) -> int:
     """The next power of two."""
     return max(least, 1 << math.ceil(math.log2(number)))

@@ -48,7 +48,7 @@ class Problem:
         return math.prod(self.geometry.strides)
 
     @property
-    def image(self) -> int | None:
+    def input_positions(self) -> int | None:
         """Positions of the input, in all dimensions; None while they are symbolic."""
         sizes = self.geometry.input
         return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
@@ -64,6 +64,6 @@ class Problem:
         return math.prod(self.geometry.phases)
 
     @property
-    def filling(self) -> float:
+    def padding_factor(self) -> float:
         """Taps in all blocks over taps of the kernel: how much work zeros make."""
         return self.block_count * self.phase_count / max(self.taps, 1)

@@ -19,7 +19,7 @@ BUDGET = 12 << 20
 """Bytes of blocks and scratch. The compiler's limit is 16 MiB on every chip, of which it needs some for itself."""
 ROWS = 512
 """Rows of a product that hide the loading of its 128x128 weights."""
-MOST_MOVED = 1.1
+MOST_COPIED = 1.1
 """So many times the bytes of input, weights and output may be copied."""
 PART = 16
 """A step that takes part of the width takes a multiple of so many blocks: whole tiles of the narrowest type."""
@@ -36,7 +36,7 @@ class Phase(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
+class Dimension:
     """One dimension."""
 
     input: int
@@ -53,7 +53,7 @@ class Line:
     def phases(self) -> list[Phase]:
         """Those that have an output.
 
-        >>> Line(input=4, kernel=3, output=8, stride=2, low=0).phases
+        >>> Dimension(input=4, kernel=3, output=8, stride=2, low=0).phases
         [Phase(first=0, shift=0, taps=2), Phase(first=1, shift=0, taps=1)]
         """
         firsts = [divmod(r + self.low, self.stride) for r in range(min(self.stride, self.output))]
@@ -77,8 +77,8 @@ class Call:
     """What the kernel is called for."""
 
     batch: int
-    height: Line
-    width: Line
+    height: Dimension
+    width: Dimension
     inputs: int
     """Channels."""
     outputs: int
@@ -95,11 +95,11 @@ class Tiles:
     images: int
     rows: int
     """Blocks of outputs in height."""
-    window: int
+    input_rows: int
     """Input rows held."""
     columns: int
     """Blocks of outputs in width, filled up to whole tiles."""
-    breadth: int
+    input_columns: int
     """Input columns held."""
     outputs: int
     """Channels."""
@@ -107,11 +107,11 @@ class Tiles:
     """Whether all images are done for some channels before the next ones; else the other way round."""
 
 
-def lines(geometry: Geometry) -> tuple[Line, Line]:
+def dimensions(geometry: Geometry) -> tuple[Dimension, Dimension]:
     """Height and width; a line has height 1."""
     sizes = zip(geometry.input, geometry.kernel, geometry.output, geometry.strides, geometry.low, strict=True)
-    found = [Line(*line) for line in sizes]
-    return (found[0] if len(found) > 1 else Line(1, 1, 1, 1, 0)), found[-1]
+    found = [Dimension(*line) for line in sizes]
+    return (found[0] if len(found) > 1 else Dimension(1, 1, 1, 1, 0)), found[-1]
 
 
 class Place(NamedTuple):
@@ -121,18 +121,18 @@ class Place(NamedTuple):
     lane: int
 
 
-def joins(inputs: int) -> bool:
+def joins_taps(inputs: int) -> bool:
     """Whether a phase's taps in width are side by side, so that one product has whole lanes of few channels."""
     return inputs < LANES
 
 
-def places(width: Line, inputs: int) -> list[Place]:
+def places(width: Dimension, inputs: int) -> list[Place]:
     """Joined: those of each phase from whole lanes on, in the order of their shifts. Else each shift's once.
 
-    >>> places(Line(input=4, kernel=3, output=8, stride=2, low=0), 64)
+    >>> places(Dimension(input=4, kernel=3, output=8, stride=2, low=0), 64)
     [Place(shift=-1, lane=0), Place(shift=0, lane=64), Place(shift=0, lane=128)]
     """
-    if not joins(inputs):
+    if not joins_taps(inputs):
         low, high = width.shifts
         return [Place(shift, (shift - low) * _up(inputs, LANES)) for shift in range(low, high + 1)]
     apart = phase_lanes(width, inputs)
@@ -143,14 +143,14 @@ def places(width: Line, inputs: int) -> list[Place]:
     ]
 
 
-def phase_lanes(width: Line, inputs: int) -> int:
+def phase_lanes(width: Dimension, inputs: int) -> int:
     """From a phase's first lane to the next one's."""
     return _up(max(1, *(phase.taps for phase in width.phases)) * inputs, LANES)
 
 
-def lanes(width: Line, inputs: int) -> int:
+def lanes(width: Dimension, inputs: int) -> int:
     """Of a row of the scratch."""
-    if joins(inputs):
+    if joins_taps(inputs):
         return len(width.phases) * phase_lanes(width, inputs)
     return (width.halo + 1) * _up(inputs, LANES)
 
@@ -165,12 +165,12 @@ def tiles(call: Call) -> Tiles | str:
         return f"{products} products written out; expected at most {MOST_PRODUCTS}"
 
     def best(spans: Sequence[tuple[int, int]]) -> Tiles | None:
-        fitting = (tile for tile in candidates(call, spans) if used(tile, call) <= BUDGET)
+        fitting = (tile for tile in candidates(call, spans) if vmem_bytes(tile, call) <= BUDGET)
         return min(fitting, key=lambda tile: _cost(tile, call), default=None)
 
     whole, *parts = spans(call)
     found = best([whole])
-    if found is None or moved(found, call) > MOST_MOVED:
+    if found is None or copied_ratio(found, call) > MOST_COPIED:
         found = best([whole, *parts])
     if found is None:
         channels = f"{products} taps from {call.inputs} to {min(call.outputs, LANES)} channels"
@@ -178,43 +178,43 @@ def tiles(call: Call) -> Tiles | str:
     return found
 
 
-def at_default(problem: Problem) -> Call:
+def default_call(problem: Problem) -> Call:
     """At the default precision, which rounds float32 to bfloat16, to a result of the operands' type."""
     size = 2 if problem.dtype == "bfloat16" else 4
-    height, width = lines(problem.geometry)
+    height, width = dimensions(problem.geometry)
     return Call(problem.batch, height, width, problem.inputs, problem.outputs, 2, size, size)
 
 
-def of(problem: Problem) -> Tiles | str:
+def tiles_for(problem: Problem) -> Tiles | str:
     """The steps by default, or why there is no kernel for it at some precision or to some type of result."""
-    call = at_default(problem)
+    call = default_call(problem)
     widest = tiles(dataclasses.replace(call, operand=call.read, written=4))
     return widest if isinstance(widest, str) else tiles(call)
 
 
-def moved(tile: Tiles, call: Call) -> float:
+def copied_ratio(tile: Tiles, call: Call) -> float:
     """What the steps copy between HBM and VMEM, over the bytes of input, weights and output."""
     y = call.written * call.outputs * call.batch * call.height.output * call.width.output
     read, needed = _read(tile, call)
     return (read + y) / (needed + y)
 
 
-def across(tile: Tiles, width: Line) -> int:
+def steps_in_width(tile: Tiles, width: Dimension) -> int:
     """Steps in width."""
     return -(-width.blocks // tile.columns)
 
 
-def first_column(tile: Tiles, width: Line) -> int:
+def first_column(tile: Tiles, width: Dimension) -> int:
     """Of the input, held for the first blocks, whether it has such a one or not; the next blocks' is `columns` later.
 
     Whole rows begin at 0. A part begins at a whole tile of memory.
     """
-    return 0 if across(tile, width) == 1 else width.shifts[0] // SUBLANES * SUBLANES
+    return 0 if steps_in_width(tile, width) == 1 else width.shifts[0] // SUBLANES * SUBLANES
 
 
-def last_start(tile: Tiles, width: Line) -> int:
+def last_start(tile: Tiles, width: Dimension) -> int:
     """The highest column at which what is held may begin: from there on it reaches the input's end."""
-    return _up(width.input, tile.breadth) - tile.breadth
+    return _up(width.input, tile.input_columns) - tile.input_columns
 
 
 class Edge(NamedTuple):
@@ -227,22 +227,22 @@ class Edge(NamedTuple):
     """Of the input, likewise."""
 
 
-def edges(tile: Tiles, width: Line) -> list[Edge]:
+def edges(tile: Tiles, width: Dimension) -> list[Edge]:
     """But for the steps that only reach what is beyond."""
     found = []
-    for step in range(across(tile, width)):
+    for step in range(steps_in_width(tile, width)):
         first = step * tile.columns + first_column(tile, width)
         held = min(max(first, 0), last_start(tile, width))
-        if first < 0 < first + tile.breadth or first < width.input < first + tile.breadth:
+        if first < 0 < first + tile.input_columns or first < width.input < first + tile.input_columns:
             found.append(Edge(step, first - held, width.input - held))
     return found
 
 
 def _cost(tile: Tiles, call: Call) -> tuple[float, int, int, float, int]:
-    """Bytes, if above `MOST_MOVED`; then rows of a product, up to `ROWS`; then parts, reading again, and size."""
+    """Bytes, if above `MOST_COPIED`; then rows of a product, up to `ROWS`; then parts, reading again, and size."""
     read, needed = _read(tile, call)
     m = tile.images * tile.rows * tile.columns
-    return (max(moved(tile, call), MOST_MOVED), -min(m, ROWS), -tile.outputs, max(read / needed, MOST_MOVED), m)
+    return max(copied_ratio(tile, call), MOST_COPIED), -min(m, ROWS), -tile.outputs, max(read / needed, MOST_COPIED), m
 
 
 def _read(tile: Tiles, call: Call) -> tuple[float, int]:
@@ -250,16 +250,16 @@ def _read(tile: Tiles, call: Call) -> tuple[float, int]:
     x = call.read * call.inputs * call.batch * call.height.input * call.width.input
     w = call.operand * call.inputs * call.outputs * call.height.kernel * call.width.kernel
     parts, images = -(-call.outputs // tile.outputs), call.batch // tile.images
-    held = tile.window == call.height.input and across(tile, call.width) == 1
+    held = tile.input_rows == call.height.input and steps_in_width(tile, call.width) == 1
     again, weights = (parts, 1) if tile.outputs_first else (1 if held else parts, 1 if parts == 1 else images)
     return x * _reread(tile, call) * again + w * weights, x + w
 
 
 def _reread(tile: Tiles, call: Call) -> float:
     """How many times an image is read for all its blocks."""
-    rows, columns = -(-call.height.blocks // tile.rows), across(tile, call.width)
-    again = 1 if tile.window == call.height.input else rows * tile.window / call.height.input
-    return again * (1 if columns == 1 else columns * tile.breadth / call.width.input)
+    rows, columns = -(-call.height.blocks // tile.rows), steps_in_width(tile, call.width)
+    again = 1 if tile.input_rows == call.height.input else rows * tile.input_rows / call.height.input
+    return again * (1 if columns == 1 else columns * tile.input_columns / call.width.input)
 
 
 def spans(call: Call) -> list[tuple[int, int]]:
@@ -281,19 +281,19 @@ def candidates(call: Call, spans: Sequence[tuple[int, int]]) -> Iterator[Tiles]:
         for first in (True, False) if n < outputs else (True,):
             for span in spans:
                 for r in rows:
-                    for window in {height.input, min(height.input, r + height.halo)}:
-                        yield Tiles(1, r, window, *span, n, first)
+                    for input_rows in {height.input, min(height.input, r + height.halo)}:
+                        yield Tiles(1, r, input_rows, *span, n, first)
             for count in images:
                 if count * blocks * spans[0][0] <= ROWS:
                     yield Tiles(count, blocks, height.input, *spans[0], n, first)
 
 
-def used(tile: Tiles, call: Call) -> int:
+def vmem_bytes(tile: Tiles, call: Call) -> int:
     """Bytes of VMEM: blocks, two of each that changes, scratch, and a sum with the term that is added to it."""
     height, width, inputs = call.height, call.width, call.inputs
     n = _up(tile.outputs, LANES)
-    x = tile.images * tile.window * _up(tile.breadth, 32 // call.read) * _up(inputs, LANES) * call.read
-    weights = lanes(width, inputs) if joins(inputs) else width.kernel * _up(inputs, LANES)
+    x = tile.images * tile.input_rows * _up(tile.input_columns, 32 // call.read) * _up(inputs, LANES) * call.read
+    weights = lanes(width, inputs) if joins_taps(inputs) else width.kernel * _up(inputs, LANES)
     w = height.kernel * _up(tile.outputs, 32 // call.operand) * weights * call.operand
     line = min(width.output, tile.columns * width.stride)
     y = tile.images * tile.rows * height.stride * _up(line, 32 // call.written) * n * call.written

@@ -28,44 +28,44 @@ class Variant:
 def one_position(problem: Problem) -> bool:
     """An input of one position, which reaches an output."""
     geometry = problem.geometry
-    return problem.image == 1 and all(len(range(taps.start, taps.stop)) for taps in geometry.reaching)
+    return problem.input_positions == 1 and all(len(range(taps.start, taps.stop)) for taps in geometry.reaching)
 
 
 def one_block(problem: Problem) -> bool:
     """One block of taps, with no zeros between them, in up to three dimensions, for which there are letters."""
-    return problem.geometry.rank <= 3 and problem.block_count == 1 and problem.filling == 1
+    return problem.geometry.rank <= 3 and problem.block_count == 1 and problem.padding_factor == 1
 
 
 def blocks_not_full(problem: Problem) -> bool:
     """Where zeros would fill up blocks of taps: infinite inputs times these are undefined, and they make work."""
-    return problem.filling > 1
+    return problem.padding_factor > 1
 
 
 def blocks_not_full_in_groups(problem: Problem) -> bool:
     """Two groups or more, and blocks of taps that zeros would fill up."""
-    return problem.groups > 1 and problem.filling > 1
+    return problem.groups > 1 and problem.padding_factor > 1
 
 
 # 8, 4x4x4, 128 to 128, k 4, s 2: phases apart 4.9 ms, not 8.1; 16, 8x8, 512 to 256: 19, not 22; of less excess, as in
 # 16, 16x16, 256 to 128: 24, not 21; of few operations 8, 14x14, 64 to 32: 0.9, not 0.7.
-EXCESS, MANY, MUCH = 1.14, 64, 5e8  # positions over outputs, output channels, operations
+EXCESS_POSITIONS, MANY_CHANNELS, MUCH_WORK = 1.14, 64, 5e8  # positions over outputs, output channels, operations
 
 
 def blocks_not_full_or_in_excess(problem: Problem) -> bool:
     """Blocks of taps that zeros would fill up, or blocks of outputs so far beyond the output that many calls pay."""
     geometry = problem.geometry
     outputs = problem.batch * math.prod(geometry.output)
-    if problem.filling > 1 or not isinstance(outputs, int) or problem.unknown_channels:
-        return problem.filling > 1
+    if problem.padding_factor > 1 or not isinstance(outputs, int) or problem.unknown_channels:
+        return problem.padding_factor > 1
     blocks = problem.batch * math.prod(
         n * s for n, s in zip(block_geometry(geometry).output, geometry.strides, strict=True)
     )
     operations = 2 * outputs * problem.block_count * problem.groups * problem.inputs * problem.outputs
-    much = operations > MUCH and problem.outputs >= MANY and problem.phase_count <= 9
-    return much and blocks > EXCESS * outputs
+    much = operations > MUCH_WORK and problem.outputs >= MANY_CHANNELS and problem.phase_count <= 9
+    return much and blocks > EXCESS_POSITIONS * outputs
 
 
-def to_few(problem: Problem) -> bool:
+def to_few_channels(problem: Problem) -> bool:
     """To at most 8 channels a group, of which a row is shorter than a vector register."""
     return problem.outputs <= 8
 
@@ -129,7 +129,7 @@ VARIANTS = (
     Variant("tpu", "*", "gemm", "*", one_block, "one block"),
     Variant("cpu gpu other", "*", "gemm", "*", one_position, "one position"),
     Variant("gpu", "*", "gemm", "input kernel", always, "patches"),
-    Variant("cpu", "*", "gemm", "kernel", to_few, "patches, positions last"),
+    Variant("cpu", "*", "gemm", "kernel", to_few_channels, "patches, positions last"),
     Variant("cpu", "onednn", "gemm", "output", blocks_not_full_in_groups, "phases"),
     Variant("cpu", "*", "gemm", "output", blocks_not_full, "phases, positions last"),
     Variant("*", "*", "gemm", "output", always, "blocks"),
