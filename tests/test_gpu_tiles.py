@@ -45,7 +45,7 @@ def test_they_need_no_jax():
         "import sys, types, importlib.util as u, pathlib\n"
         "root = pathlib.Path(u.find_spec('jdeconv').submodule_search_locations[0])\n"
         "package = types.ModuleType('jdeconv'); package.__path__ = [str(root)]; sys.modules['jdeconv'] = package\n"
-        "import jdeconv._gpu_tiles\n"
+        "import jdeconv._plan.gpu_tiles\n"
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

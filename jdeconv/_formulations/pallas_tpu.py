@@ -1,10 +1,10 @@
-"""The TPU's kernel (Mosaic): the output's phases are computed and interleaved in VMEM, so none travels through HBM.
+"""The TPU kernel (Mosaic): the output's phases are computed and interleaved in VMEM, so none travels through HBM.
 
-A step takes some rows of blocks of the output, or part of their width (`tpu_tiles`), and the input that reaches them.
-It first copies the input to a scratch, once for each shift in width, side by side along the lanes, with zeros where
-there is no input: what lies beyond the input's ends is selected away, not multiplied by zero. A phase of the output is
-then the sum of products [images*rows*columns, inputs] x [inputs, outputs] of whole slices of that scratch. Phases in
-width are interleaved by stores to every stride-th sublane, phases in height by the row that they are written to.
+A step takes some rows of output blocks, or part of their width (`tpu_tiles`), and the input that reaches them. It first
+copies the input to a scratch, once for each shift in width, side by side along the lanes. The copy selects zeros beyond
+the input's ends instead of multiplying by zero. A phase of the output is then a sum of products
+[images*rows*columns, inputs] x [inputs, outputs] of whole slices of that scratch. Phases in width are interleaved by
+stores to every stride-th sublane, phases in height by the row that they are written to.
 """
 
 import functools
@@ -23,40 +23,40 @@ from .._plan.tpu_tiles import LANES, SUBLANES, Call, Dimension, Phase, Tiles
 from .engine import Engine
 
 MOST_ROW_PHASES = 4
-"""Written out one by one; more are a loop."""
+"""So many phases in height are written out one by one; more are a loop."""
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """One call of the kernel."""
     height, width = tpu_tiles.dimensions(geometry)
     _, _, outputs, inputs = w.shape
-    if outputs == 1:  # a product with one column is no matrix product to Pallas
+    if outputs == 1:  # Pallas takes no product with one column for a matrix product
         wider = jnp.pad(w, ((0, 0), (0, 0), (0, 7), (0, 0)))
         return transpose_conv(x, wider, geometry, engine)[..., :1]
     keeps_float32 = _keeps_float32(engine.precision)
     if x.dtype == jnp.float32 and not keeps_float32:
-        w = w.astype(jnp.bfloat16)  # as XLA rounds them; the input is rounded in VMEM
+        w = w.astype(jnp.bfloat16)  # as XLA does; the input is rounded in VMEM
     elif x.dtype == jnp.bfloat16:
         keeps_float32 = False
     sizes = w.dtype.itemsize, x.dtype.itemsize, engine.dtype.itemsize
     tile = tpu_tiles.tiles(Call(x.shape[0], height, width, inputs, outputs, *sizes))
     if isinstance(tile, str):
         raise unable("pallas", tile)
-    # Whole lanes of one product hold several taps' channels, where a tap's are few.
+    # If a tap's channels are few, several taps share the lanes of one product.
     joined = tpu_tiles.joins_taps(inputs)
     if joined:
         w = _by_phase(w, width)
     parts, split = -(-tile.outputs // LANES), tpu_tiles.steps_in_width(tile, width) > 1
     grid, step_of = _grid(x.shape[0], outputs, height, width, tile)
     last = tpu_tiles.last_start(tile, width)
-    beyond = last + tile.input_columns - width.input  # held there, whatever it is, and cut off in VMEM
+    beyond = last + tile.input_columns - width.input  # in VMEM these columns hold anything, and are cut off
 
     def window(*ids: Any) -> tuple[Any, Any, Any, int]:
         image, row, column, _ = step_of(*ids)
         start = jnp.clip(row * tile.rows + height.shifts[0], 0, height.input - tile.input_rows)
         if not split:
             return image * tile.images, start, 0, 0
-        # A product, so that the compiler sees the alignment that it demands.
+        # A multiple of SUBLANES, so that the compiler sees the alignment that it demands.
         tiles = column * (tile.columns // SUBLANES) + tpu_tiles.first_column(tile, width) // SUBLANES
         return image * tile.images, start, jnp.clip(tiles, 0, last // SUBLANES) * SUBLANES, 0
 
@@ -64,15 +64,13 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
         _kernel, step_of=step_of, height=height, width=width, tile=tile, joined=joined,
         precision=lax.Precision.HIGHEST if keeps_float32 else lax.Precision.DEFAULT,
     )  # fmt: skip
-    whole, held = tile.outputs == outputs, (tile.images, tile.input_rows)
+    whole, rows = tile.outputs == outputs, map(pl.Element, (tile.images, tile.input_rows))
     line = tile.columns * width.stride if split else width.output
     return pl.pallas_call(
         kernel,
         grid=grid,
         in_specs=[
-            pl.BlockSpec(
-                (*map(pl.Element, held), pl.Element(tile.input_columns, (0, beyond)), pl.Element(inputs)), window
-            ),
+            pl.BlockSpec((*rows, pl.Element(tile.input_columns, (0, beyond)), pl.Element(inputs)), window),
             pl.BlockSpec(
                 (*w.shape[:2], tile.outputs, w.shape[3]),
                 lambda *ids: (0, 0, step_of(*ids).outputs, 0),
@@ -106,7 +104,7 @@ def _kernel(
     lane = dict(tpu_tiles.places(width, inputs))
 
     def terms(c: int, column: Phase) -> Iterator[tuple[int, int, int]]:
-        """Of each product: its first lane in the scratch, how many, and which weights."""
+        """For each product: its first lane in the scratch, its number of lanes, and the weights' index."""
         if joined and column.taps:
             yield c * tpu_tiles.phase_lanes(width, inputs), column.taps * inputs, c
         elif not joined:
@@ -119,11 +117,11 @@ def _kernel(
     )  # fmt: skip
 
     def phase(r: Any, row: Phase) -> None:
-        """All phases in width of phase r in height, whose numbers may be traced."""
+        """All phases in width of phase `r` in height; `r` and `row` may be traced."""
         for c, column in enumerate(width.phases):
             total = jnp.zeros((m, tile.outputs), jnp.float32)
             for n in range(most):
-                # Which rows have the last tap may be known only there: nothing reads beyond the others' ends.
+                # Whether a traced row has the last tap is known at run time: if not, nothing beyond its end is read.
                 here = n < least or n < row.taps
                 tap, line = row.first + n * height.stride, row.shift - n - height.shifts[0]
                 if not isinstance(here, bool):
@@ -158,7 +156,7 @@ def _kernel(
 
 
 def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None:
-    """Writes phase c in width, 128 channels at a time: strided stores are of whole lanes."""
+    """Writes phase `c` in width, 128 channels at a time: strided stores need whole lanes."""
     for part in range(interleaved.shape[0]):
         lanes = total[:, :, part * LANES : (part + 1) * LANES]
         if missing := interleaved.shape[3] - lanes.shape[2]:
@@ -167,7 +165,7 @@ def _interleave(total: jax.Array, interleaved: Any, c: int, stride: int) -> None
 
 
 def _shift(x: Any, shifted: Any, step: "Step", height: Dimension, width: Dimension, tile: Tiles) -> None:
-    """Fills the scratch: line l is input row `first + l`, its columns at each shift."""
+    """Fills the scratch: line `l` has input row `first + l`, with its columns at each shift."""
     inputs, split = x.shape[3], tpu_tiles.steps_in_width(tile, width) > 1
     first = step.row * tile.rows + height.shifts[0]
     start = jnp.clip(first, 0, height.input - tile.input_rows)
@@ -181,7 +179,7 @@ def _shift(x: Any, shifted: Any, step: "Step", height: Dimension, width: Dimensi
         if split:
             within &= (column > -tile.input_columns) & (column < width.input)
         row = jnp.where(within, row, 0)
-        # What is held begins within the input: at its ends columns are put in their places, with zeros beside them.
+        # VMEM's part begins within the input: at the input's ends, columns are moved to their places, beside zeros.
         for edge in tpu_tiles.edges(tile, width):
             row = jnp.where(step.column == edge.step, _cut(row, edge.start, tile.input_columns, edge.end), row)
         row = row.astype(shifted.dtype)
@@ -195,7 +193,7 @@ def _shift(x: Any, shifted: Any, step: "Step", height: Dimension, width: Dimensi
 
 
 def _cut(row: jax.Array, start: int, length: int, end: int) -> jax.Array:
-    """So many columns of it from `start` on, zero before its first and from `end` on."""
+    """`length` columns of the row from `start` on; zeros before its first column and from `end` on."""
     before = min(max(0, -start), length)
     stop = max(before, min(length, end - start))
     zeros = [jnp.zeros((size, row.shape[1]), row.dtype) for size in (before, length - stop)]
@@ -204,7 +202,7 @@ def _cut(row: jax.Array, start: int, length: int, end: int) -> jax.Array:
 
 
 class Step(NamedTuple):
-    """The numbers of its blocks of images, rows, columns and output channels."""
+    """A step's block of images, of rows, of columns and of output channels, by number."""
 
     image: Any
     row: Any
@@ -215,7 +213,7 @@ class Step(NamedTuple):
 def _grid(
     batch: int, outputs: int, height: Dimension, width: Dimension, tile: Tiles
 ) -> tuple[tuple[int, ...], Callable[..., Step]]:
-    """Its sizes, and where a step is. Rows change fastest: what is held of the whole height stays."""
+    """The grid, and the `Step` of its indices. Rows change fastest, so that input of the whole height stays in VMEM."""
     images, rows, parts = batch // tile.images, -(-height.blocks // tile.rows), -(-outputs // tile.outputs)
     columns = tpu_tiles.steps_in_width(tile, width)
     if tile.outputs_first:
@@ -224,7 +222,7 @@ def _grid(
 
 
 def _by_phase(w: jax.Array, width: Dimension) -> jax.Array:
-    """`(kh, kw, o, i)` as `(kh, phases, o, taps*i)`: the taps of each phase in the order of their shifts."""
+    """`(kh, kw, o, i)` as `(kh, phases, o, taps*i)`: each phase's taps in the order of their shifts."""
     most = max(1, *(phase.taps for phase in width.phases))
     phases = []
     for phase in width.phases:
@@ -234,6 +232,6 @@ def _by_phase(w: jax.Array, width: Dimension) -> jax.Array:
 
 
 def _keeps_float32(precision: Any) -> bool:
-    """Whether float32 operands keep all their bits; else they are rounded to bfloat16, TPU's default."""
+    """Whether float32 operands keep all their bits and are not rounded to bfloat16, the TPU's default."""
     both: Sequence[Any] = precision if isinstance(precision, tuple) else (precision,)
     return any(one not in (None, lax.Precision.DEFAULT, "default", "fastest", "bfloat16") for one in both)

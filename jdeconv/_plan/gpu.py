@@ -1,7 +1,7 @@
 """GPU: what makes XLA call the right cuDNN kernel, or a matrix product, without extra work.
 
-Evidence: the kernels that a program compiled ahead of time for an H100 calls (XLA of jaxlib 0.12, float32 and bfloat16
-alike), and their products over those of the definition. `python -m benchmarks gpu-kernels` prints them.
+Evidence: the kernels that programs compiled ahead of time for an H100 call (XLA of jaxlib 0.12; float32 and bfloat16
+alike), and how many times the definition's products these compute (`python -m benchmarks gpu-kernels`).
 """
 
 import math
@@ -12,23 +12,23 @@ from .rule import Rule, dilated, strided
 
 
 def integers(problem: Problem) -> bool:
-    """cuDNN has no convolution of 32-bit integers."""
+    """Integers: cuDNN has no convolution of 32-bit integers."""
     return problem.dtype.startswith(("int", "uint"))
 
 
 def depthwise_in_full_blocks(problem: Problem) -> bool:
-    """Each output channel comes from one input channel, and few blocks, all full of taps, give all phases."""
+    """Several groups of one input channel, at most 64 blocks of taps, all full: they give all phases."""
     return problem.inputs == 1 < problem.groups and problem.padding_factor == 1 and problem.block_count <= 64
 
 
 def no_transposed_kernel(problem: Problem) -> bool:
-    """Strided, and in many groups or depthwise, which XLA has no convBackwardInput for; or dilated as well."""
+    """Strided, and in more than 8 groups, depthwise or dilated: XLA calls no convBackwardInput for these."""
     grouped = problem.groups > FEW_GROUPS or problem.inputs == 1 < problem.groups
     return strided(problem) and (grouped or dilated(problem))
 
 
 def more_taps_than_input_positions(problem: Problem) -> bool:
-    """XLA takes the smaller of the two for a convolution's kernel, and in a plane then sees no transposed one."""
+    """In 2-D, at most 8 groups, more taps than input positions: XLA swaps the two, and sees no transposed one."""
     return (
         problem.geometry.rank == 2
         and problem.groups <= FEW_GROUPS
@@ -37,13 +37,13 @@ def more_taps_than_input_positions(problem: Problem) -> bool:
 
 
 def more_taps_than_output_positions(problem: Problem) -> bool:
-    """In one group: XLA takes the smaller of the two for a convolution's kernel. Or dilated as well as strided."""
+    """One group, more taps than output positions: XLA takes the smaller for the kernel. Or strided and dilated."""
     swapped = problem.groups == 1 and problem.taps > _positions(problem.geometry.output)
     return swapped or (strided(problem) and dilated(problem))
 
 
 def kernel_covers_input(problem: Problem) -> bool:
-    """As many taps as input positions: in every dimension, or in any if no strided one has several; or dilated."""
+    """Dilated; or kernel >= input in every dimension, or in any if no strided dimension has several positions."""
     g = problem.geometry
     sizes = [(k, _positions((i,)), s) for k, i, s in zip(g.kernel, g.input, g.strides, strict=True)]
     apart = any(s > 1 and i > 1 for _, i, s in sizes)
@@ -51,7 +51,7 @@ def kernel_covers_input(problem: Problem) -> bool:
 
 
 def _positions(sizes: tuple[Size, ...]) -> float:
-    """An unknown size counts as a large one."""
+    """Their product; an unknown size counts as infinite."""
     return math.prod(size if isinstance(size, int) else math.inf for size in sizes)
 
 

@@ -1,25 +1,25 @@
-"""How the product of `pallas_gpu` is cut into tiles, one a program: powers of two, as Triton wants. No JAX here."""
+"""How the product of `pallas_gpu` is cut into one tile a program; sides are powers of two, for Triton. No JAX here."""
 
 import dataclasses
 import math
 
 LONGEST_SIDE = 128
-"""Rows and columns of a tile: 64 KiB of float32 sums, 64 registers for each thread of 8 warps."""
+"""The most rows or columns of a tile: 64 KiB of float32 sums, 64 registers for each thread of 8 warps."""
 SHORTEST_SIDE = 16
-"""Rows, columns and terms that tensor cores multiply at once."""
+"""The fewest rows, columns or terms: as many as tensor cores multiply at once."""
 CACHE_LINE = 128
-"""Bytes of each row and column that a step reads: a line of the cache."""
+"""Bytes of each row and column that a step reads."""
 SHARED_MEMORY = 96 * 1024
-"""Bytes of shared memory for all steps in flight: what any GPU since Ampere lends a program is 99 KiB or more."""
+"""Bytes for all steps in flight. GPUs since Ampere allow a program 99 KiB or more."""
 MOST_STAGES = 4
-"""That are in flight at most: one is multiplied while the next are read."""
+"""The most steps in flight: one is multiplied while the next are read."""
 PROCESSORS = 132
-"""Of an H100: fewer programs leave some idle, so tiles are halved."""
+"""An H100 has so many. Fewer programs leave some idle, so tiles are halved until there are enough."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """The sizes of the whole product; `fused` is whether a tile may have columns of several phases."""
+    """The sizes of the whole product; `fused`: whether a tile may have columns of several phases."""
 
     rows: int
     phases: int
@@ -51,7 +51,7 @@ class Tile:
         return self.taps * self.inputs
 
     def grid(self, product: Product) -> tuple[int, int, int]:
-        """Tiles of rows, phases and outputs."""
+        """How many tiles there are of rows, phases and outputs."""
         sizes = ((product.rows, self.rows), (product.phases, self.phases), (product.outputs, self.outputs))
         rows, phases, outputs = (-(-whole // part) for whole, part in sizes)
         return rows, phases, outputs
@@ -64,7 +64,7 @@ class Tile:
 def tile_for(product: Product) -> Tile:
     """The largest tile that leaves no processor idle.
 
-    Few channels share a tile: several phases are columns of one, several taps terms of one step.
+    If channels are few, several phases share a tile's columns, and several taps a step's terms.
 
     >>> tile_for(Product(16384, 4, 64, 4, 128, 2, fused=True))
     Tile(rows=128, phases=2, outputs=64, taps=1, inputs=64, warps=8, stages=3)
@@ -87,12 +87,12 @@ def tile_for(product: Product) -> Tile:
 
 
 def _shares(channels: int, others: int, most: int) -> tuple[int, int]:
-    """How many channels, and how many of the others times that, make at least SHORTEST_SIDE and at most `most`."""
+    """How many channels and how many of the others to take: their product is from SHORTEST_SIDE to `most`."""
     own = min(most, _power(channels, least=1))
     shared = min(most // own, _power(others, least=1))
     return max(own, SHORTEST_SIDE // shared), shared
 
 
 def _power(number: int, least: int = SHORTEST_SIDE) -> int:
-    """The next power of two."""
+    """The next power of two, at least `least`."""
     return max(least, 1 << math.ceil(math.log2(number)))
