@@ -60,15 +60,15 @@ def refusal(case: Case, dtype: str) -> str | None:
     problem = tpu_program.problem_of(case, "output", dtype)
     if reason := METHODS[PALLAS].supports(problem):
         return reason
-    tile = tpu_tiles.of(problem)
+    tile = tpu_tiles.tiles_for(problem)
     return tile if isinstance(tile, str) else None
 
 
 def kernel_bytes(problem: Problem) -> float:
     """What the kernel copies between HBM and VMEM, over input, filter and output."""
-    tile = tpu_tiles.of(problem)
+    tile = tpu_tiles.tiles_for(problem)
     assert not isinstance(tile, str)
-    return tpu_tiles.moved(tile, tpu_tiles.at_default(problem))
+    return tpu_tiles.copied_ratio(tile, tpu_tiles.default_call(problem))
 
 
 def measure(case: Case, dtype: str, topology: str, dumped: pathlib.Path) -> Row:

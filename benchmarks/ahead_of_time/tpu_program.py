@@ -104,11 +104,11 @@ def refusal(case: Case, method: str, result: str) -> str | None:
 def operations(method: str, problem: Problem) -> int:
     """How many convolutions, products or terms a formulation writes out."""
     if method == "phase":
-        return 1 if problem.filling == 1 or problem.result == "kernel" else problem.phase_count
+        return 1 if problem.padding_factor == 1 or problem.result == "kernel" else problem.phase_count
     if method == "gemm":
-        return problem.taps if problem.result == "input" and problem.filling > 1 else problem.block_count
+        return problem.taps if problem.result == "input" and problem.padding_factor > 1 else problem.block_count
     if method == "taps":
-        return taps.terms_of(problem)
+        return taps.term_count(problem)
     return 1
 
 

@@ -13,7 +13,7 @@ class Formulation(Protocol):
     """A module that computes some or all of the three results."""
 
     VARIANTS: Variants
-    """For each result, the functions that compute it, by the names that `_plan.variants` chooses them by."""
+    """For each result, the functions that compute it, by the names that `_plan.variants` gives them."""
 
     def supports(self, problem: Problem) -> str | None:
         """None if this formulation computes the problem's result, else the reason why not, which the error shows."""

@@ -1,4 +1,4 @@
-"""Arrays in blocks of taps and blocks of outputs, of which `_phases` has the sizes; and what reads windows of them."""
+"""Arrays cut into blocks of taps and blocks of outputs, whose sizes `_phases` has; and windows of them."""
 
 import dataclasses
 import itertools
@@ -13,36 +13,36 @@ from jaxlib import version
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
-from .._phases import block_counts, block_geometry, first_output, first_tap
+from .._phases import block_counts, block_geometry, block_offset, phase_offset
 from .._plan.problem import Problem
 
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
-MOST_POSITIONS = 2**24  # of a kernel filled up: which of them are taps is written down, a byte each
+MOST_POSITIONS = 2**24  # of a kernel's blocks: the program holds a mask of them, a byte each
 
 
-def too_wide(problem: Problem) -> str | None:
-    """Why a kernel can't be filled up to blocks."""
+def too_many_positions(problem: Problem) -> str | None:
+    """Why a kernel can't be padded to full blocks; None if it can."""
     positions = problem.block_count * problem.phase_count
     if positions <= MOST_POSITIONS:
         return None
     return f"{positions} positions from the kernel's first tap to its last; expected at most {MOST_POSITIONS}"
 
 
-def holds_taps(geometry: Geometry) -> np.ndarray:
-    """`(*blocks, r1*…*rn)`: where a block has a tap, and not a zero that fills it up.
+def tap_mask(geometry: Geometry) -> np.ndarray:
+    """`(*blocks, r1*…*rn)`: True where a block has a tap, False where it has a zero that fills it up.
 
-    An infinite or undefined input times such a zero would spread to outputs that it does not reach.
+    An infinite or undefined input times such a zero would spread to outputs that the input does not reach.
     """
-    rank, held = geometry.rank, np.ones((), bool)
+    rank, mask = geometry.rank, np.ones((), bool)
     sizes = zip(geometry.blocks, geometry.phases, geometry.strides, geometry.kernel, geometry.dilations, strict=True)
     for b, r, s, k, d in sizes:
         taps = np.arange(k) * (1 if s == 1 else d)
-        held = np.logical_and.outer(held, np.isin(np.arange(b * r), taps).reshape(b, r))
-    return held.transpose(_blocks_first(rank)).reshape(*held.shape[::2], -1)
+        mask = np.logical_and.outer(mask, np.isin(np.arange(b * r), taps).reshape(b, r))
+    return mask.transpose(_blocks_first(rank)).reshape(*mask.shape[::2], -1)
 
 
-def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
-    """Each axis of taps, from axis `first` on, as two: blocks, and the phases in them; zeros where no tap is."""
+def split_taps(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
+    """Splits each axis of taps, from axis `first` on, into blocks and the phases in them; zeros where no tap is."""
     blocks, phased = geometry.blocks, geometry.phases
     pads = [
         (0, 0, 0) if s == 1 else (0, b * r - e, d - 1)
@@ -56,12 +56,12 @@ def fill(array: jax.Array, first: int, geometry: Geometry) -> jax.Array:
 def kernel_to_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
     """`(*k, o, g, i)` as `(*blocks, r1*…*rn*o, g, i)`."""
     rank, (o, *rest) = geometry.rank, w.shape[-3:]
-    w = fill(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
+    w = split_taps(w, 0, geometry).transpose(*_blocks_first(rank), *range(2 * rank, 2 * rank + 3))
     return w.reshape(*w.shape[:rank], math.prod(geometry.phases) * o, *rest)
 
 
 def kernel_from_blocks(w: jax.Array, geometry: Geometry) -> jax.Array:
-    """The inverse of `kernel_to_blocks`; what stands where no tap is, is dropped."""
+    """The inverse of `kernel_to_blocks`; drops what is not a tap."""
     rank, strides, blocks, phased = geometry.rank, geometry.strides, geometry.blocks, geometry.phases
     w = w.reshape(*blocks, *phased, w.shape[-3] // math.prod(phased), *w.shape[-2:])
     w = w.transpose(*_interleave(rank), *range(2 * rank, 2 * rank + 3))
@@ -80,7 +80,7 @@ def output_to_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """The inverse of `output_to_blocks`; positions beyond the output's ends are dropped."""
+    """The inverse of `output_to_blocks`; drops positions beyond the output's ends."""
     rank, blocks, phased = geometry.rank, block_geometry(geometry).output, geometry.phases
     n, groups = y.shape[0], y.shape[-2]
     y = y.reshape(n, *blocks, groups, *phased, y.shape[-1] // math.prod(phased))
@@ -88,30 +88,30 @@ def output_from_blocks(y: jax.Array, geometry: Geometry) -> jax.Array:
     return join_output(y.transpose(0, *pairs, rank + 1, 2 * rank + 2), geometry)
 
 
-def split_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
+def split_output(y: jax.Array, geometry: Geometry, offset: Sequence[int] | None = None) -> jax.Array:
     """`(n, *out, g, o)` as `(n, block1, r1, …, blockn, rn, g, o)`, padded with zeros to whole blocks.
 
-    The blocks start `first` positions before the output, by default where the first tap's do.
+    The blocks start `offset` positions before the output; by default at the first tap's phase.
     """
-    rank, strides, first = geometry.rank, geometry.strides, first_tap(geometry) if first is None else first
-    blocks = block_counts(geometry, first)
-    last = [b * s - o - f for b, s, o, f in zip(blocks, strides, geometry.output, first, strict=True)]
-    y = pad(y, list(zip(first, last, strict=True)))
+    rank, strides, offset = geometry.rank, geometry.strides, block_offset(geometry) if offset is None else offset
+    blocks = block_counts(geometry, offset)
+    last = [b * s - o - f for b, s, o, f in zip(blocks, strides, geometry.output, offset, strict=True)]
+    y = pad(y, list(zip(offset, last, strict=True)))
     y = y.reshape(y.shape[0], *interleaved(blocks, strides), *y.shape[-2:])
     return window(y, (0,) * 2 * rank, interleaved(blocks, geometry.phases))
 
 
-def join_output(y: jax.Array, geometry: Geometry, first: Sequence[int] | None = None) -> jax.Array:
+def join_output(y: jax.Array, geometry: Geometry, offset: Sequence[int] | None = None) -> jax.Array:
     """The inverse of `split_output`; phases that no tap reaches are zero."""
-    first = first_tap(geometry) if first is None else first
+    offset = block_offset(geometry) if offset is None else offset
     y = pad(y, [pair for s, r in zip(geometry.strides, geometry.phases, strict=True) for pair in ((0, 0), (0, s - r))])
-    sizes = map(operator.mul, block_counts(geometry, first), geometry.strides)
-    return window(y.reshape(y.shape[0], *sizes, *y.shape[-2:]), first, geometry.output)
+    sizes = map(operator.mul, block_counts(geometry, offset), geometry.strides)
+    return window(y.reshape(y.shape[0], *sizes, *y.shape[-2:]), offset, geometry.output)
 
 
 def split_phases(y: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """The phases of the output, each `(n, *blocks, g, o)`."""
-    y = _into_channels(split_output(y, geometry, first_output(geometry)), geometry.rank)
+    y = _into_channels(split_output(y, geometry, phase_offset(geometry)), geometry.rank)
     y = y.reshape(*y.shape[: geometry.rank + 2], -1, y.shape[-1])
     return [y[..., number, :] for number in range(y.shape[-2])]
 
@@ -124,11 +124,11 @@ def join_phases(parts: Sequence[jax.Array], geometry: Geometry) -> jax.Array:
     ]
     for dim, many in reversed(list(enumerate(geometry.phases))):
         parts = [lax.concatenate(parts[i : i + many], 2 + 2 * dim) for i in range(0, len(parts), many)]
-    return join_output(parts[0], geometry, first_output(geometry))
+    return join_output(parts[0], geometry, phase_offset(geometry))
 
 
 def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]:
-    """The outputs that some tap reaches alone, as of strides that the kernel's extent is not below.
+    """Only the outputs that some tap reaches, and their geometry, whose strides don't exceed the kernel's extent.
 
     >>> from jdeconv._geometry import build
     >>> without_gaps(jax.numpy.arange(8.0).reshape(1, 8, 1, 1), build((2,), (2,), (4,), (1,), "VALID", (8,)))[0].ravel()
@@ -138,7 +138,7 @@ def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]
     if not any(gaps):
         return y, geometry
     sizes = list(zip(gaps, geometry.phases, geometry.strides, geometry.low, strict=True))
-    # Where there are no gaps, each position is a block of its own.
+    # In a dimension without gaps, each position is a block of its own.
     y = split_output(y, dataclasses.replace(geometry, strides=tuple(s if gap else 1 for gap, _, s, _ in sizes)))
     output = tuple(map(operator.mul, y.shape[1:-2:2], y.shape[2:-2:2]))
     low = tuple(low // s * r if gap else low for gap, r, s, low in sizes)
@@ -147,13 +147,13 @@ def without_gaps(y: jax.Array, geometry: Geometry) -> tuple[jax.Array, Geometry]
 
 
 def pad(x: jax.Array, pads: Sequence[tuple[int, int]]) -> jax.Array:
-    """Zeros around the dimensions after the first; cut where negative."""
+    """Pads the dimensions after the first with zeros; negative pads cut."""
     pads = [(0, 0), *pads, *[(0, 0)] * (x.ndim - 1 - len(pads))]
     return lax.pad(x, x.dtype.type(0), [(low, high, 0) for low, high in pads])
 
 
-def places(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
-    """The pads that put input positions where a tap of stride 1 sends them: p to p + tap*dilation - low."""
+def tap_pads(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
+    """The pads that move input positions to where a tap of stride 1 sends them: p to p + tap*dilation - low."""
     starts = [t * d - low for t, d, low in zip(tap, blocks.dilations, blocks.low, strict=True)]
     return [(f, size - i - f) for f, size, i in zip(starts, blocks.output, blocks.input, strict=True)]
 
@@ -161,19 +161,19 @@ def places(tap: tuple[int, ...], blocks: Geometry) -> list[tuple[int, int]]:
 def window(
     x: jax.Array, starts: Sequence[int], sizes: Sequence[int], strides: Sequence[int] | None = None
 ) -> jax.Array:
-    """Of the dimensions after the first, those `sizes` from `starts` on."""
+    """A slice of the dimensions after the first: `sizes` elements from `starts` on, `strides` apart."""
     steps = strides or (1,) * len(sizes)
-    x, ends = room_for(x, 1, starts, sizes, steps)
+    x, ends = pad_for_slices(x, 1, starts, sizes, steps)
     rest = x.shape[1 + len(sizes) :]
     return lax.slice(x, (0, *starts, *(0 for _ in rest)), (x.shape[0], *ends, *rest), (1, *steps, *(1 for _ in rest)))
 
 
-def room_for(
+def pad_for_slices(
     x: jax.Array, axis: int, starts: Sequence[int], sizes: Sequence[Size], steps: Sequence[int]
 ) -> tuple[jax.Array, list[Size]]:
-    """`x` and where its slices end, each `size` elements that are a `step` apart, of the dimensions from `axis` on.
+    """`x`, padded so that it can be sliced from `axis` on, and where slices of `sizes` elements, `steps` apart, end.
 
-    A symbolic size may be 0, and the last element's place negative: then a slice ends a whole step later, in zeros.
+    A symbolic size may be 0, which puts its last element before the start: its slice ends a whole step later, in zeros.
     """
     ends, more = [], [(0, 0, 0)] * x.ndim
     for dim, (start, size, step) in enumerate(zip(starts, sizes, steps, strict=True)):
@@ -192,7 +192,7 @@ def strided_windows(y: jax.Array, geometry: Geometry) -> Iterator[tuple[tuple[in
 
 
 def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
-    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, by one gather a dimension; a slice for one position."""
+    """`(n, *in, g, k1*…*kn*o)`: `strided_windows` side by side, by a gather a dimension (one position: a slice)."""
     n, groups, o = y.shape[0], *y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
     sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
@@ -202,25 +202,25 @@ def patches(y: jax.Array, geometry: Geometry) -> jax.Array:
             y = jnp.expand_dims(lax.slice_in_dim(y, 0, (k - 1) * d + 1, d, axis), axis)
             continue
         reached = jnp.arange(i)[:, None] * s + jnp.arange(k) * d
-        y = taken(y, reached, axis)
+        y = gather(y, reached, axis)
     return _into_channels(y, geometry.rank).reshape(n, *geometry.input, groups, math.prod(geometry.kernel) * o)
 
 
-def taken(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
-    """`x` at these places of an axis, in their stead. Of a symbolic size that may be 0 there is an element too many."""
+def gather(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
+    """`jnp.take` that works on a symbolic size that may be 0: `x` gets one more element there."""
     if not surely_positive(x.shape[axis]):
         x = lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])
     return jnp.take(x, where, axis, mode="clip")
 
 
 def materialised(x: jax.Array) -> jax.Array:
-    """`x` in memory, whatever computes it: XLA CPU fuses no producer into what reads it from here."""
+    """`x`, written to memory: XLA CPU then fuses its computation into nothing that reads it."""
     if BARRIERS_HOLD:
         return lax.optimization_barrier(x)
-    if not surely_positive(*x.shape):  # of symbolic sizes: there may be no element
+    if not surely_positive(*x.shape):  # a symbolic size may be 0
         return x
 
-    # A loop's result is in memory. It puts an element of `x` in its own place, twice, in a way that XLA can't foresee.
+    # A loop's result is in memory. This one writes an element of `x` to its own place, twice, which XLA can't foresee.
     def step(number: jax.Array, x: jax.Array) -> jax.Array:
         place: list[Any] = [number, *(0 for _ in x.shape[1:])]
         element = lax.dynamic_slice(x, place, (1,) * x.ndim)

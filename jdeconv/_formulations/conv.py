@@ -1,6 +1,6 @@
 """One `lax` convolution for each result: lhs dilation and a flipped kernel for the output, the definition itself.
 
-No padding handed to XLA is ever negative: jaxlib 0.10 reads out of bounds there (CPU, no lhs dilation). What a negative
+XLA is never given negative padding: with it, jaxlib 0.10 reads out of bounds (CPU, no lhs dilation). What a negative
 pad would cut off is sliced away instead.
 """
 
@@ -18,7 +18,7 @@ from .engine import Engine, Variants
 
 
 def supports(problem: Problem) -> str | None:
-    """The definition: it does everything."""
+    """None: the definition does everything."""
     return None
 
 
@@ -26,28 +26,28 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
     """Each output is a window of the dilated input under the flipped kernel."""
     rank = geometry.rank
     n, groups, o = x.shape[0], x.shape[-2], w.shape[-3]
-    if groups > 1:  # XLA takes one channel axis, groups outermost
+    if groups > 1:  # XLA wants one channel axis, groups outermost
         w = lax.transpose(w, (*range(rank), rank + 1, rank, rank + 2))
     pads = geometry.outer
-    # One row more, cut off again, where XLA takes an unpadded dimension whose lhs dilation is its kernel size for a
-    # grouped one (window stride = kernel - 1): jaxlib 0.10 to 0.12 abort there if a kernel exceeds its input elsewhere.
+    # XLA takes an unpadded dimension with kernel = lhs dilation for a grouped one (window stride = kernel - 1), and
+    # jaxlib 0.10 to 0.12 abort if a kernel exceeds its input elsewhere. So such a dimension gets a row, cut off again.
     spare = [
         int((k, s, d) == (2, 2, 1) and max(pad) <= 0)
         for k, s, d, pad in zip(geometry.kernel, geometry.strides, geometry.dilations, pads, strict=True)
     ]
     y = engine.conv(
         one_channel_axis(x),
-        # Flipped last: XLA for a GPU knows a transposed convolution by a reversal right before it.
+        # Flipped last: XLA GPU recognises a transposed convolution by a reversal right before it.
         lax.rev(w.reshape(*geometry.kernel, groups * o, w.shape[-1]), range(rank)),
         window_strides=(1,) * rank,
-        padding=[(low, high + more) for (low, high), more in zip(_only_positive(pads), spare, strict=True)],
+        padding=[(low, high + more) for (low, high), more in zip(_positive_pads(pads), spare, strict=True)],
         lhs_dilation=geometry.strides,
         rhs_dilation=geometry.dilations,
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="_OI", out="N_C"),
         feature_group_count=groups,
     )
     cuts = [(low, min(high, 0) - more) for (low, high), more in zip(pads, spare, strict=True)]
-    return _only_negative(y, cuts).reshape(n, *geometry.output, groups, o)
+    return _cropped(y, cuts).reshape(n, *geometry.output, groups, o)
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
@@ -56,10 +56,10 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
     x = engine.conv(
-        one_channel_axis(_only_negative(y, pads)),
+        one_channel_axis(_cropped(y, pads)),
         one_channel_axis(w),
         window_strides=geometry.strides,
-        padding=_only_positive(pads),
+        padding=_positive_pads(pads),
         rhs_dilation=geometry.dilations,
         dimension_numbers=_numbers(rank, lhs="N_C", rhs="_IO", out="N_C"),
         feature_group_count=groups,
@@ -70,7 +70,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
 def kernel_grad(
     x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine, batch_groups: bool = False
 ) -> jax.Array:
-    """The strided convolution's own kernel gradient: y is convolved with x as the window, the batch being summed.
+    """The strided convolution's own kernel gradient: y convolved with x as the window, summed over the batch.
 
     Autodiff of the lhs-dilated convolution swaps the two roles, and XLA CPU computes that naively: 20 to 126 times
     slower than TensorFlow a training step (jax#23783, jax#31662).
@@ -78,18 +78,18 @@ def kernel_grad(
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
-    lhs, lhs_spec, grouping = _only_negative(y, pads), "C_N", {"feature_group_count": groups}
+    lhs, lhs_spec, grouping = _cropped(y, pads), "C_N", {"feature_group_count": groups}
     if batch_groups:
         grouping = {"batch_group_count": groups}
     elif groups > 1:
-        # The batch beside the groups, for feature_group_count: with batch_group_count XLA CPU is up to 30 times slower
+        # The batch joins the groups, for feature_group_count: with batch_group_count XLA CPU is up to 30 times slower
         # (8 groups of 16), and XLA's partitioner aborts or returns multiples of the gradient on meshes of two axes.
         lhs, lhs_spec = lax.transpose(lhs, (rank + 2, *range(1, rank + 1), rank + 1, 0)), "N_C"
     w = engine.conv(
         one_channel_axis(lhs),
         one_channel_axis(x),
         window_strides=geometry.dilations,
-        padding=_only_positive(pads),
+        padding=_positive_pads(pads),
         rhs_dilation=geometry.strides,
         dimension_numbers=_numbers(rank, lhs=lhs_spec, rhs="I_O", out="_NC"),
         **grouping,
@@ -98,46 +98,46 @@ def kernel_grad(
 
 
 def _output_for_cudnn(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """A convolution in which XLA for a GPU sees cuDNN's transposed one."""
+    """A convolution that XLA GPU recognises as cuDNN's transposed one."""
     groups = x.shape[-2]
-    if 1 < groups <= FEW_GROUPS:  # XLA calls no convBackwardInput for groups, but a convolution with lhs dilation
+    if 1 < groups <= FEW_GROUPS:  # for groups XLA calls no convBackwardInput, but a convolution with lhs dilation
         dense = [
             _output_for_cudnn(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
             for group in range(groups)
         ]
         return lax.concatenate(dense, geometry.rank + 1)
-    # A kernel of another layout is a reversal already. Without a barrier the two would cancel.
+    # A kernel converted from another layout may be reversed already: without a barrier the two would cancel.
     return transpose_conv(x, lax.optimization_barrier(w), geometry, engine)
 
 
 def _input_for_onednn(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """Without gaps: oneDNN refuses strides beyond the kernel."""
+    """Without the outputs that no tap reaches: oneDNN refuses strides beyond the kernel."""
     return input_grad(w, *without_gaps(y, geometry), engine)
 
 
 def _kernel_for_onednn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """Without gaps, and with positions as channels or as a batch."""
+    """Without the outputs that no tap reaches; channels as positions and positions as a batch, where faster."""
     # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
     y, geometry = without_gaps(y, geometry)
-    # One channel makes no more positions; but in one dimension they are folded too.
+    # One channel adds no positions; in one dimension, positions are folded too.
     if geometry.dilations[-1] == 1 and (y.shape[-1] > 1 or geometry.rank == 1):
         return _channels_as_positions(x, y, geometry, engine)
     return kernel_grad(x, y, geometry, engine)
 
 
 def _kernel_for_cudnn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """With groups of batches: the one form in which XLA sees convBackwardFilter; its partitioner sees none of it."""
+    """With batch groups: only so XLA calls convBackwardFilter. Its partitioner, which they break, never sees them."""
     return kernel_grad(x, y, geometry, engine, batch_groups=y.shape[-2] > 1)
 
 
 def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The same with y's channels laid out along its last dimension, where the window is then dilated by their number.
+    """The kernel gradient with y's channels laid out along its last dimension; their number dilates the window there.
 
-    So a window has as many results in a row as oneDNN's blocks need, and not just the kernel's few taps:
+    So a row has as many results as oneDNN's blocks need, and not just one for each of the kernel's few taps:
     16, 32x32, 128 to 64, k 4, s 2: 24 ms, not 49; 8, 32x32, 128 to 128, k 3, s 1: 12, not 24.
     """
     kernel, pads = geometry.kernel, list(zip(geometry.low, geometry.high, strict=True))
-    y, pads = _only_negative(y, pads), _only_positive(pads)
+    y, pads = _cropped(y, pads), _positive_pads(pads)
     if geometry.rank == 1 and (rows := _rows(geometry)) > 1:
         x, y, geometry = _as_plane(x, pad(y, pads), geometry, rows)
         pads = [(0, 0), (0, 0)]
@@ -159,7 +159,7 @@ def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engin
 
 
 def _rows(geometry: Geometry) -> int:
-    """Into how many rows to fold one dimension, of 16 to 64 positions each: longer windows are slow, AMX's above all.
+    """Into how many rows of 16 to 64 positions to fold one dimension: longer windows are slow, above all by AMX.
 
     8, 2048, 128 to 64, k 4, s 2, bfloat16: 5 ms, not 890.
     """
@@ -168,35 +168,35 @@ def _rows(geometry: Geometry) -> int:
 
 
 def _as_plane(x: jax.Array, y: jax.Array, geometry: Geometry, rows: int) -> tuple[jax.Array, jax.Array, Geometry]:
-    """One dimension as rows, which in y overlap; y is padded."""
+    """Folds one dimension into rows, which overlap in y; y is padded already."""
     x, y = x.reshape(x.shape[0], rows, -1, *x.shape[2:]), _overlapping(y, geometry, rows)
     sizes = dict(input=x.shape[1:3], kernel=(1, *geometry.kernel), output=y.shape[1:3], low=(0, 0))
     return x, y, Geometry(**sizes, strides=(1, *geometry.strides), dilations=(1, *geometry.dilations))
 
 
 def _runs(x: jax.Array, geometry: Geometry) -> int:
-    """Into how many runs of rows to cut each image, for them to be summed as a batch of 8: AMX multiplies so many.
+    """Into how many runs of rows to cut each image, so that runs make a batch of 8: AMX multiplies so many.
 
-    bfloat16: 1, 128x128, 128 to 64, k 2, s 2: 5 ms, not 31; 4, 32x32, 512 to 256, k 2, s 2: 10, not 17. In float32
-    nothing is gained.
+    bfloat16: 1, 128x128, 128 to 64, k 2, s 2: 5 ms, not 31; 4, 32x32, 512 to 256, k 2, s 2: 10, not 17. Float32
+    gains nothing.
     """
     return max(_parts(geometry, range(1, 8 // x.shape[0] + 1)), default=1) if x.dtype == "bfloat16" else 1
 
 
 def _as_batch(x: jax.Array, y: jax.Array, geometry: Geometry, runs: int) -> tuple[jax.Array, jax.Array]:
-    """Runs of rows as images of their own, which in y overlap; y's rows are padded."""
+    """Makes runs of rows images of their own, which overlap in y; y's rows are padded already."""
     x = x.reshape(-1, x.shape[1] // runs, *x.shape[2:])
     return x, _overlapping(y, geometry, runs).reshape(x.shape[0], -1, *y.shape[2:])
 
 
 def _parts(geometry: Geometry, numbers: range) -> Iterator[int]:
-    """Those numbers of equal parts of the first dimension that in y overlap by at most a quarter of each."""
+    """The `numbers` of equal parts of the first dimension that overlap in y by at most a quarter of a part."""
     size, overlap = geometry.input[0], 4 * (geometry.extent[0] - geometry.strides[0])
     return (n for n in numbers if size % n == 0 and overlap * n <= size * geometry.strides[0])
 
 
 def _overlapping(y: jax.Array, geometry: Geometry, parts: int) -> jax.Array:
-    """`(n, parts, rows, …)`: the padded y's rows that the taps of each part of x's reach; the kernel spans a stride."""
+    """`(n, parts, rows, …)`: the rows of the padded y that each part of x reaches; kernel >= stride."""
     step, overlap = geometry.input[0] // parts * geometry.strides[0], geometry.extent[0] - geometry.strides[0]
     own = y[:, : parts * step].reshape(y.shape[0], parts, step, *y.shape[2:])
     after = pad(y[:, step:], [(0, step - overlap)]).reshape(own.shape)
@@ -204,19 +204,19 @@ def _overlapping(y: jax.Array, geometry: Geometry, parts: int) -> jax.Array:
 
 
 def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
-    """Dimension numbers from one letter a dimension, `_` being all the spatial ones."""
+    """Dimension numbers from one letter a dimension; `_` stands for all spatial ones."""
     spatial = string.digits[:rank]
     letters = {"lhs": "NC", "rhs": "OI", "out": "NC"}
     full = {role: specs[role].replace("_", spatial) for role in letters}
     return lax.ConvDimensionNumbers(*(tuple(map(full[role].index, letters[role] + spatial)) for role in letters))
 
 
-def _only_positive(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
+def _positive_pads(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
     return [(max(low, 0), max(high, 0)) for low, high in pads]
 
 
-def _only_negative(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
-    """Slices away what the negative pads of each spatial dimension (the second and on) stand for."""
+def _cropped(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
+    """Slices away what negative pads of the spatial dimensions (the second and on) would cut off."""
     cuts = {axis: (max(-low, 0), max(-high, 0)) for axis, (low, high) in enumerate(pads, start=1)}
     for axis, (low, high) in cuts.items():
         if low or high:

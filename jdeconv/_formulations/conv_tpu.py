@@ -1,7 +1,7 @@
 """The programs that `lax.conv_transpose` and its derivatives are, operation by operation, for the TPU.
 
-Its compiler makes slower programs of the same sums where pads are sliced away or a kernel's axes come in another order.
-Negative pads are XLA's own here: what reads out of bounds is jaxlib 0.10 on CPU.
+Its compiler's programs are slower if pads are sliced away or a kernel's axes come in another order.
+Negative pads are left to XLA here: only jaxlib 0.10 on CPU reads out of bounds with them.
 """
 
 import string
@@ -16,7 +16,7 @@ from .engine import Engine
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The input dilated, under the flipped kernel."""
+    """The dilated input convolved with the flipped kernel."""
     groups = x.shape[-2]
     y = _conv(
         engine, x, _flipped(w, geometry), ("N_C", "_IO", "N_C"), padding=geometry.outer,
@@ -39,7 +39,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The input dilated, under the output's gradient as the window; then flipped."""
+    """The dilated input convolved with the output's gradient; then flipped."""
     groups, i, o = *x.shape[-2:], y.shape[-1]
     w = _conv(
         engine, x, one_channel_axis(y), ("C_N", "I_O", "_NC"), padding=geometry.outer,
@@ -52,7 +52,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) 
 
 
 def _conv(engine: Engine, lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str, str], **arguments: Any) -> jax.Array:
-    """A convolution whose dimension numbers have `_` for the spatial dimensions."""
+    """A convolution; `_` in its dimension numbers stands for the spatial dimensions."""
     lhs = one_channel_axis(lhs)
     lhs_spec, rhs_spec, out_spec = (spec.replace("_", string.digits[: lhs.ndim - 2]) for spec in specs)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, (lhs_spec, rhs_spec, out_spec))
@@ -63,7 +63,7 @@ def _conv(engine: Engine, lhs: jax.Array, rhs: jax.Array, specs: tuple[str, str,
 def _flipped(w: jax.Array, geometry: Geometry) -> jax.Array:
     """`(*k, o, g, i)` with its taps reversed, as `(*k, i, g*o)`."""
     flipped = lax.rev(one_channel_axis(w), range(geometry.rank))
-    if w.shape[-2] > 1:  # lax has no axis of groups, and with one of a single group the program is another
+    if w.shape[-2] > 1:  # lax has no group axis: with an axis of one group the program would differ
         flipped = flipped.reshape(w.shape)
     flipped = flipped.swapaxes(geometry.rank, -1)
     return flipped.reshape(*flipped.shape[: geometry.rank + 1], -1)

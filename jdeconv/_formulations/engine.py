@@ -16,7 +16,7 @@ from .._plan.problem import Problem
 from . import onednn
 from .blocks import materialised
 
-MOST_SPLIT = 32
+MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
 
 
@@ -29,7 +29,7 @@ class Engine:
     platform: str
     """'cpu', 'gpu' or 'tpu'; 'other' where XLA's partitioner may split the program over devices."""
     onednn: bool = False
-    """Whether jaxlib's oneDNN runs what it is proven for; 16-bit floats that it is not are widened, as XLA CPU does."""
+    """Whether jaxlib's oneDNN runs what it is proven for; it gets other 16-bit floats widened, as XLA CPU does."""
 
     def conv(
         self,
@@ -43,9 +43,9 @@ class Engine:
         """`lax.conv_general_dilated` with this engine's precision and result type."""
         arguments |= dict(dimension_numbers=dimension_numbers, precision=self.precision)
         grouped = dict(arguments, feature_group_count=feature_group_count)
-        # XLA CPU runs a dense convolution for each group 2 to 6 times faster than its grouped one (2 to 32 groups, all
-        # three results); each is an operation to be compiled, so their number is bounded. oneDNN's own are fast.
-        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT
+        # XLA CPU runs a dense convolution for each group 2 to 6 times faster than a grouped one (2 to 32 groups, all
+        # three results). Each is an operation to compile, so their number is bounded. oneDNN's grouped ones are fast.
+        splits = self.platform == "cpu" and 1 < feature_group_count <= MOST_SPLIT_GROUPS
         if not splits or self._groups_at_once(lhs, rhs, grouped):
             return self._conv(lhs, rhs, **grouped)
         # The first two entries of a spec are batch and channels, or output and input channels.
@@ -55,32 +55,32 @@ class Engine:
         return lax.concatenate(dense, dimension_numbers.out_spec[1])
 
     def _groups_at_once(self, lhs: jax.Array, rhs: jax.Array, arguments: dict[str, Any]) -> bool:
-        """Whether oneDNN takes all groups in one call, for which 16-bit floats are widened.
+        """Whether oneDNN computes all groups in one call, for which 16-bit floats are widened.
 
-        bfloat16 of many outputs is faster a group at a time: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms,
-        not 9.2; of 8 times 16 to 8 it is not.
+        bfloat16 with many outputs is faster group by group: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms,
+        not 9.2. 8 times 16 to 8 is not.
         """
         outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
-        narrow = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32
-        return self.onednn and not narrow and not onednn.refuses_conv(self.wide(lhs), self.wide(rhs), **arguments)
+        split = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32
+        return self.onednn and not split and not onednn.refuses_conv(self.widened(lhs), self.widened(rhs), **arguments)
 
     def _conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
             return lax.conv_general_dilated(lhs, rhs, **arguments)
-        # What it is not proven for in 16 bits it does in 32.
-        if lhs.dtype != self.sums and onednn.refuses_conv(lhs, rhs, **arguments):
-            lhs, rhs, arguments["preferred_element_type"] = self.wide(lhs), self.wide(rhs), self.sums
+        # oneDNN computes in 32 bits what it is not proven for in 16.
+        if lhs.dtype != self.sum_dtype and onednn.refuses_conv(lhs, rhs, **arguments):
+            lhs, rhs, arguments["preferred_element_type"] = self.widened(lhs), self.widened(rhs), self.sum_dtype
         return onednn.conv(lhs, rhs, **arguments)
 
     def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
-        """`einsum` of two operands of which one or both have positions: `_`, the batch and the spatial dimensions."""
+        """`einsum` of two operands; `_` in `letters` stands for the positions: the batch and the spatial dimensions."""
         if self.onednn and letters == "_gi,ogi->_go" and a.shape[-2] > 1:
             return self._grouped_product(a, b)
         flat: list[jax.Array] = []
         spatial: tuple[Any, ...] = ()
-        # Positions are one axis, unless sizes are symbolic: their product may not be known to be a size, as that of
-        # h - 1 and w - 1 is not. Then each keeps an axis of its own.
+        # Positions are merged into one axis, unless sizes are symbolic: JAX may not know that a product, like that of
+        # h - 1 and w - 1, is a size. Then each dimension keeps its axis.
         merged = all(isinstance(size, int) for size in (*a.shape, *b.shape))
         roles, result = letters.split("->")
         for v, side in zip((a, b), roles.split(","), strict=True):
@@ -93,30 +93,30 @@ class Engine:
         place = result.find("_")
         positions = "p" if merged else string.ascii_uppercase[: len(spatial)]
         roles, result = (part.replace("_", positions) for part in (roles, result))
-        # Of a batch, XLA CPU transposes an operand first. That pays in a sum over positions, unless they are very many:
-        # 4096 positions, 1024 by 512 channels: 25 ms against 28; 131072 positions, 64 by 64: 43 against 14.
+        # With a group axis XLA CPU transposes an operand first. That pays in a sum over positions, unless there are
+        # many: 4096 positions, 1024 by 512 channels: 25 ms, without it 28; 131072, 64 by 64: 43, without it 14.
         sums_few = place < 0 and merged and math.prod(spatial) < MANY_POSITIONS
         letters, group = f"{roles}->{result}", result.index("g")
         one_group = flat[0].shape[roles.index("g")] == 1 and not sums_few
         if one_group:
             flat = [v.squeeze(side.index("g")) for v, side in zip(flat, roles.split(","), strict=True)]
             letters = letters.replace("g", "")
-        sums = self.sums
+        sums = self.sum_dtype
         if jnp.issubdtype(sums, np.integer) and np.dtype(sums).itemsize <= 4:
-            # Modulo 2**32 they are right modulo less, too, and XLA CPU multiplies no other integers fast: 2048 by 128
-            # by 1024, int16: 6 ms, not 276.
+            # Right modulo 2**32 is right modulo less, and XLA CPU multiplies no other integers fast: int16, 2048 by 128
+            # by 1024: 6 ms, not 276.
             sums = np.dtype("int32")
             flat = [v if v.dtype == "int8" else v.astype(sums) for v in flat]
-        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=sums).astype(self.sums)
+        y = jnp.einsum(letters, *flat, precision=self.precision, preferred_element_type=sums).astype(self.sum_dtype)
         if one_group:
             y = jnp.expand_dims(y, group)
         return y.reshape(*y.shape[:place], *spatial, *y.shape[place + 1 :]) if merged and place >= 0 else y
 
     def _grouped_product(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """By a convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
+        """A convolution of one tap: 4, 28x28, 8 times 16 to 8, k 3, s 2: 0.9 ms in all, by XLA's product 1.3."""
         rank, (o, groups, i) = x.ndim - 3, w.shape
-        last = (0, rank + 1, *range(1, rank + 1))  # where batch, channels and positions stand
-        y = self.summing.conv(
+        last = (0, rank + 1, *range(1, rank + 1))  # the axes of batch, channels and positions
+        y = self.for_terms.conv(
             x.reshape(*x.shape[:-2], groups * i),
             lax.transpose(w, (1, 0, 2)).reshape(*(1,) * rank, groups * o, i),
             window_strides=(1,) * rank,
@@ -126,38 +126,38 @@ class Engine:
         )
         return y.reshape(*x.shape[:-2], groups, o)
 
-    def wide(self, x: jax.Array) -> jax.Array:
-        """In the type that sums are made in."""
-        return x.astype(self.sums)
+    def widened(self, x: jax.Array) -> jax.Array:
+        """`x` in the type that sums are made in."""
+        return x.astype(self.sum_dtype)
 
-    def once(self, x: jax.Array) -> jax.Array:
-        """`x`, computed once and read often: XLA CPU would compute it anew for each of the windows that are read."""
+    def materialised(self, x: jax.Array) -> jax.Array:
+        """`x`, computed once: XLA CPU would compute it anew for each window that reads it."""
         return materialised(x) if self.platform == "cpu" else x
 
     @property
-    def summing(self) -> "Engine":
-        """One whose convolutions give terms of a sum, which oneDNN need not round to 16 bits."""
-        return dataclasses.replace(self, dtype=self.sums) if self.onednn else self
+    def for_terms(self) -> "Engine":
+        """The engine for convolutions that give terms of a sum: oneDNN need not round these to 16 bits."""
+        return dataclasses.replace(self, dtype=self.sum_dtype) if self.onednn else self
 
     @property
-    def sums(self) -> Any:
-        """At least float32, where products are summed here and not inside one operation of XLA."""
-        # NumPy promotes also where JAX is told not to (jax.numpy_dtype_promotion("strict")).
+    def sum_dtype(self) -> Any:
+        """The type of sums made here, and not inside one operation of XLA: at least float32."""
+        # NumPy promotes even under jax.numpy_dtype_promotion("strict").
         return np.promote_types(self.dtype, "float32") if jnp.issubdtype(self.dtype, np.floating) else self.dtype
 
 
 Compute: TypeAlias = Callable[[jax.Array, jax.Array, Geometry, Engine], jax.Array]
-"""The result from the two other roles, in the order input, kernel, output; called only where some output is reached.
+"""Computes the result from the other two roles, in the order input, kernel, output; only if an output is reached.
 
 Input `(n, *in, g, i)`, kernel `(*k, o, g, i)`, output `(n, *out, g, o)`.
 """
 Variants: TypeAlias = Mapping[str, Mapping[str, Compute]]
-"""A formulation's functions: for each result, by the variant's name."""
+"""A formulation's functions, by result and variant."""
 
 
 def engine_for(problem: Problem) -> EngineKind:
-    """What runs a CPU's convolutions where oneDNN may be called."""
+    """What runs this problem's convolutions on a CPU, in a program that may call oneDNN."""
     if problem.dtype not in ("float32", "bfloat16", "float16") or onednn.unavailable() is not None:
         return XLA
-    narrow = problem.dtype == "bfloat16" and onednn.computes_in(problem.dtype)
-    return EngineKind(onednn=True, bfloat16=narrow, amx=narrow and onednn.has_amx())
+    bfloat16 = problem.dtype == "bfloat16" and onednn.computes_in(problem.dtype)
+    return EngineKind(onednn=True, bfloat16=bfloat16, amx=bfloat16 and onednn.has_amx())

@@ -1,10 +1,10 @@
 """Matrix products between channels, over all positions, for each block of taps; no convolution.
 
-Where kernel = stride there is one block, and the transposed convolution is one matrix product and a reshape. Of an
-input of one position every result is one product, but for TPUs, whose rules were measured without.
+Where kernel = stride there is one block: the transposed convolution is one matrix product and a reshape. With an input
+of one position, every result is one product.
 
-On GPU a gradient is one product with a matrix of patches, one call that is compiled in a second; XLA takes minutes for
-hundreds of products that it fuses with their windows.
+On GPU a gradient is one product with a matrix of patches, which compiles in a second. Hundreds of products, which XLA
+fuses with their windows, take minutes.
 """
 
 import functools
@@ -21,48 +21,48 @@ from .._phases import block_geometry, phases
 from .._plan.problem import Problem
 from . import gemm_one_position, gemm_tpu
 from .blocks import (
-    fill,
-    holds_taps,
+    gather,
     join_phases,
     kernel_from_blocks,
     kernel_to_blocks,
     output_from_blocks,
     output_to_blocks,
     pad,
+    pad_for_slices,
     patches,
-    places,
-    room_for,
+    split_taps,
     strided_windows,
-    taken,
-    too_wide,
+    tap_mask,
+    tap_pads,
+    too_many_positions,
     window,
 )
 from .engine import Engine, Variants
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything, but for a kernel dilated beyond all images."""
-    return too_wide(problem)
+    """None, unless dilations make the kernel longer than any image."""
+    return too_many_positions(problem)
 
 
 def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """One product maps the input's channels to those of all taps; blocks of taps are added up where they go."""
+    """One product for all taps; then each block of taps is added where it goes in the output."""
     blocks, taps = block_geometry(geometry), math.prod(geometry.kernel)
     o, groups, i = w.shape[-3:]
-    # One product for all taps reads x once: 64 channels to 1 in 3-D, 155 ms against 237 for one each.
+    # One product for all taps reads x once: 64 channels to 1 in 3-D: 155 ms; a product a tap 237.
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
     before = x.ndim - 1
-    products = fill(products.reshape(*x.shape[:-1], *geometry.kernel, o), before, geometry)
+    products = split_taps(products.reshape(*x.shape[:-1], *geometry.kernel, o), before, geometry)
     parts = []
     for tap in _taps(blocks):
         one = [index for t in tap for index in (t, slice(None))]
         part = products[(*[slice(None)] * before, *one)]
-        parts.append(pad(part.reshape(*x.shape[:-1], -1), places(tap, blocks)))
+        parts.append(pad(part.reshape(*x.shape[:-1], -1), tap_pads(tap, blocks)))
     return output_from_blocks(functools.reduce(operator.add, parts), geometry)
 
 
 def _by_phases_positions_last(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """Phase by phase, each with just its own taps; the positions last, so that few channels are no short rows."""
+    """Phase by phase, each with just its own taps; positions last, as rows of few channels would be short."""
     taps, rank = math.prod(geometry.kernel), geometry.rank
     o, groups, i = w.shape[-3:]
     products = engine.product(w.reshape(taps * o, groups, i), x, "ogi,_gi->go_")
@@ -73,7 +73,7 @@ def _by_phases_positions_last(x: jax.Array, w: jax.Array, geometry: Geometry, en
 
 
 def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """Phase by phase, with positions first, as oneDNN has them."""
+    """Phase by phase, each with just its own taps; positions first, as in oneDNN."""
     taps, (o, groups, i) = math.prod(geometry.kernel), w.shape[-3:]
     products = engine.product(x, w.reshape(taps * o, groups, i), "_gi,ogi->_go")
     products = products.reshape(*x.shape[:-1], *geometry.kernel, o)
@@ -81,25 +81,25 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -
 
 
 def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) -> list[jax.Array]:
-    """Each phase's sum of the products of its taps, whose axes are from `taps` on; without them, those of the positions
-    are from `positions` on."""
+    """For each phase, the sum of its taps' products. The axes of taps begin at `taps`; without them, positions begin at
+    `positions`."""
     before, rank = (slice(None),) * taps, geometry.rank
     shape = [*products.shape[:taps], *products.shape[taps + rank :]]
     sums = []
-    for own, alone in phases(geometry):
-        shape[positions : positions + rank] = alone.output
+    for taps_of_phase, one_phase in phases(geometry):
+        shape[positions : positions + rank] = one_phase.output
         terms = [jnp.zeros(shape, products.dtype)]
-        for tap in () if alone.empty else _taps(alone):
+        for tap in () if one_phase.empty else _taps(one_phase):
             pads = [(0, 0, 0)] * len(shape)
-            pads[positions : positions + rank] = [(*pair, 0) for pair in places(tap, alone)]
-            terms.append(lax.pad(products[*before, *own][*before, *tap], products.dtype.type(0), pads))
+            pads[positions : positions + rank] = [(*pair, 0) for pair in tap_pads(tap, one_phase)]
+            terms.append(lax.pad(products[*before, *taps_of_phase][*before, *tap], products.dtype.type(0), pads))
         sums.append(functools.reduce(operator.add, terms))
     return sums
 
 
 def _input_by_windows(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The window of the output that each block of taps joins to the input; each tap, where blocks are not full."""
-    if holds_taps(geometry).all():
+    """The sum over blocks of taps, or over taps if blocks are not full: each times the output's window it reaches."""
+    if tap_mask(geometry).all():
         w = kernel_to_blocks(w, geometry)
         windows = _windows(y, geometry)
     else:
@@ -114,8 +114,8 @@ def _input_by_patches(w: jax.Array, y: jax.Array, geometry: Geometry, engine: En
 
 
 def _kernel_by_windows(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The input times each window of the output, over all positions."""
-    y = engine.once(y) if math.prod(geometry.blocks) > 2 else y
+    """For each block of taps, the input times its window of the output, summed over positions."""
+    y = engine.materialised(y) if math.prod(geometry.blocks) > 2 else y
     taps = [engine.product(part, x, "_go,_gi->ogi") for _, part in _windows(y, geometry)]
     stacked = jnp.stack(taps).reshape(*geometry.blocks, *taps[0].shape)
     return kernel_from_blocks(stacked, geometry)
@@ -128,21 +128,21 @@ def _kernel_by_patches(x: jax.Array, y: jax.Array, geometry: Geometry, engine: E
 
 
 def _kernel_by_patches_positions_last(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """One product with the matrix of all taps' windows, positions last."""
+    """One product with a matrix of patches whose positions come last."""
     rank, (groups, o) = geometry.rank, y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
     patches = y.transpose(-2, -1, *range(rank + 1))
     sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
-    # A dimension at a time: each slice is a loop to be compiled, and so few of them go through memory again.
+    # One dimension at a time needs fewer slices: each is a loop to compile and a pass through memory.
     for dim, (i, k, s, d) in reversed(list(enumerate(sizes))):
         axis = patches.ndim - rank + dim
         if rank < 3 or dim == rank - 1:
-            patches, (end,) = room_for(patches, axis, (0,), (i,), (s,))
+            patches, (end,) = pad_for_slices(patches, axis, (0,), (i,), (s,))
             windows = [lax.slice_in_dim(patches, t * d, t * d + end, s, axis) for t in range(k)]
             patches = jnp.stack(windows, axis=1)
-        else:  # whole rows, which one gather moves as fast: 1, 64x64x32, 64 to 1, k 3, s 2, compiled in 62 ms, not 272
+        else:  # a gather moves whole rows as fast: 1, 64x64x32, 64 to 1, k 3, s 2, compiled in 62 ms, not 272
             reached = jnp.arange(k)[:, None] * d + jnp.arange(i) * s
-            patches = jnp.moveaxis(taken(patches, reached, axis), axis, 1)
+            patches = jnp.moveaxis(gather(patches, reached, axis), axis, 1)
     w = engine.product(patches.reshape(groups, -1, *patches.shape[-rank - 1 :]), x, "go_,_gi->goi")
     return w.reshape(groups, *geometry.kernel, o, x.shape[-1]).transpose(*range(1, rank + 2), 0, -1)
 

@@ -1,7 +1,7 @@
-"""An input of one position, as a generator's first layer has: each result is one product.
+"""An input of one position, as in a generator's first layer: each result is one product.
 
-Every tap has an output of its own, if it reaches one at all, so that nothing is summed but channels, and in a gradient
-taps or the batch.
+Every tap that reaches an output reaches one of its own. So the sums are over channels only, and in a gradient over taps
+or the batch.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from .engine import Engine
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The input's channels give those of the taps, which stand where they go."""
+    """The product gives each tap's output channels; padding puts them in their places."""
     reached, geometry = geometry.reaching, _of_reaching(geometry)
     rank, (o, groups, i) = geometry.rank, w.shape[-3:]
     y = engine.product(x, w[reached].reshape(-1, groups, i), "_gi,ogi->_go")
@@ -25,7 +25,7 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
 
 
 def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The sum over taps and their channels."""
+    """The sum over taps and output channels."""
     reached, geometry = geometry.reaching, _of_reaching(geometry)
     return engine.product(patches(y, geometry), w[reached].reshape(-1, *w.shape[-2:]), "_go,ogi->_gi")
 
@@ -40,7 +40,7 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) 
 
 
 def _of_reaching(geometry: Geometry) -> Geometry:
-    """The geometry of a kernel of those taps alone that reach an output."""
+    """The geometry of the kernel cut down to the taps that reach an output."""
     taps = geometry.reaching
     kernel = tuple(len(range(some.start, some.stop)) for some in taps)
     low = tuple(low - some.start * d for some, low, d in zip(taps, geometry.low, geometry.dilations, strict=True))

@@ -1,9 +1,9 @@
 """Convolutions by the oneDNN that jaxlib holds on x86-64 Linux CPUs, as XLA custom calls.
 
-`conv` takes what `lax.conv_general_dilated` takes, and is that function wherever `refuses_conv` has a reason. A call
-that oneDNN can't do raises nothing: it ends the process. So what may be called is known beforehand: tested versions of
-jaxlib, types that the processor has instructions for, classes of calls that a sweep has proven, and a probe at the
-first use. They stand below a primitive's lowering: they have no derivatives, the SPMD partitioner can't split them, and
+`conv` takes what `lax.conv_general_dilated` takes, and calls it wherever `refuses_conv` has a reason. A call that
+oneDNN can't do raises nothing: it ends the process. So only what is known to work is called: on tested versions of
+jaxlib, in types that the processor has instructions for, in classes that a sweep has proven, after a probe at the first
+use. The calls belong below a primitive's lowering: they have no derivatives, the SPMD partitioner can't split them, and
 a program with them can be neither exported nor stored.
 """
 
@@ -28,20 +28,20 @@ from .._errors import blames_caller
 from .._geometry import extent
 from .._jax_operations import lax
 
-# The versions of jaxlib that the tests have covered, for the calls are an experimental interface of XLA. There are none
-# of matrix products: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads
-# wait for each other forever, or crash. All tests run on the first and the last in CI, those of oneDNN on the others.
+# The versions of jaxlib that the tests have covered: XLA's interface for the calls is experimental. Matrix products are
+# never called: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads wait
+# for each other forever, or crash. CI runs all tests on the first and last version, those of oneDNN on the others.
 TESTED = ("0.10.2", "0.11.2", "0.12.0", "0.12.0.1")
 
-# Each type, and the instructions that its calls need. Over 16-bit floats oneDNN ends the process without AVX-512; with
-# its products of bfloat16, which processors with AMX have too, some calls are undefined: `_bfloat16_refuses`.
+# Each type, and the instructions that its calls need. Without AVX-512, 16-bit floats make oneDNN end the process. With
+# AVX-512's products of bfloat16 (and AMX, which comes with them), some calls are undefined: `_bfloat16_refuses`.
 INSTRUCTIONS = {"float32": "avx2", "bfloat16": "avx512_bf16"}
 
-# What a call may be, with the evidence on each version of jaxlib: random calls of 1 to 3 dimensions, by AVX2, all
-# within (terms + 1) * eps * sum(abs(terms)) of float64. Operands were transposes, slices, reversals or broadcasts as
-# well; windows exceeded images, pads exceeded windows. Sizes or pads that don't fit the result end the process. By
-# AVX-512, on images of up to 400x400, none of 9,000 and 5,000 calls touched memory that lies beyond an array; in
-# bfloat16, none of 4,200 and 1,700, which spread nothing infinite either.
+# The classes of calls, with the evidence on each version of jaxlib: random calls of 1 to 3 dimensions, by AVX2, all
+# within (terms + 1) * eps * sum(abs(terms)) of float64. Operands were also transposes, slices, reversals or broadcasts;
+# windows exceeded images, pads exceeded windows. Sizes or pads that don't fit the result end the process. By AVX-512,
+# on images of up to 400x400, none of 9,000 and 5,000 calls touched memory beyond an array; in bfloat16, none of 4,200
+# and 1,700 did, or spread an infinite value.
 PROVEN = {
     ("float32", "convolution"): "400 calls",
     ("float32", "strided convolution"): "400 calls",
@@ -57,13 +57,13 @@ PROVEN = {
     ("bfloat16", "strided dilated convolution"): "250 calls by AMX, 1000 by AVX-512",
 }
 
-# With any of these oneDNN computes otherwise than tested.
+# These variables change what oneDNN computes, so with any of them set it is not called.
 VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
 
-# A float32 result is as good as any of these asks for. Whole algorithms are XLA's.
+# A float32 result satisfies each of these. Named algorithms are left to XLA.
 PRECISIONS = (None, "default", "high", "highest")
 
-# With more than these AMX's kernels are up to 100 times slower: 32 channels, 300 taps in a row: 1.4 ms, 400 taps: 280.
+# With more taps in a row AMX is up to 100 times slower: 32 channels, 300 taps: 1.4 ms, 400 taps: 280.
 LONGEST_ROW = 256
 
 LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
@@ -71,10 +71,10 @@ LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
 
 @blames_caller
 def use_onednn(enabled: bool) -> None:
-    """Lets programs call the oneDNN that jaxlib holds, or not: in every thread, from the next call on.
+    """Switches calls of jaxlib's own oneDNN on or off, in every thread, from the next call on.
 
-    The switch is part of the key of `jax.jit`'s cache: functions that were compiled before are traced and compiled once
-    more, and switching back finds the first programs again. What a caller holds in compiled form
+    The switch is part of `jax.jit`'s cache key: functions compiled before are traced and compiled once more, and
+    switching back finds the first programs again. A program that the caller has compiled
     (`jax.jit(f).lower(x).compile()`) stays as it is.
 
     On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions of jaxlib that they have
@@ -92,12 +92,12 @@ def use_onednn(enabled: bool) -> None:
       'switched off by use_onednn(False) or JDECONV_ONEDNN=0'
       >>> use_onednn(True)
 
-    Semantics: jdeconv's own; there is nothing like it in TensorFlow, which has `TF_ENABLE_ONEDNN_OPTS`.
+    Semantics: jdeconv's own. TensorFlow has no such function, only the variable `TF_ENABLE_ONEDNN_OPTS`.
     """
     _settings.onednn.set_global(flag("enabled", enabled))
 
 
-# The gate, in the order of its cost.
+# Whether oneDNN may be called at all; cheap checks first.
 
 
 def unavailable() -> str | None:
@@ -110,7 +110,7 @@ def unavailable() -> str | None:
         return f"{platform.system()} on {platform.machine()}; expected Linux on x86_64"
     if changed := [name for name in VARIABLES if name in os.environ]:
         return f"{changed[0]} is set; oneDNN is tested without"
-    # XLA can't serialize these programs: the cache would never hold them, and warn at each compilation.
+    # XLA can't serialize these programs: the cache would warn at each compilation and never hold them.
     if jax.config.jax_compilation_cache_dir and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return "jax_compilation_cache_dir is set, and programs that call oneDNN can't be stored"
     return _probe()
@@ -118,7 +118,7 @@ def unavailable() -> str | None:
 
 @functools.cache
 def _processor() -> frozenset[str]:
-    """The instructions that the processor has, by their names in Linux."""
+    """The processor's instruction sets, by their names in Linux."""
     try:
         with open("/proc/cpuinfo") as file:
             return frozenset(next((line for line in file if line.startswith("flags")), "").split())
@@ -132,7 +132,7 @@ def computes_in(dtype: str) -> bool:
 
 
 def has_amx() -> bool:
-    """Whether oneDNN multiplies bfloat16 by tiles."""
+    """Whether oneDNN multiplies bfloat16 by AMX's tiles."""
     return "amx_bf16" in _processor()
 
 
@@ -140,23 +140,23 @@ _lock = threading.Lock()
 
 
 def _probe() -> str | None:
-    """What this process's first use found: None if a small call of each class equals that of `lax`."""
+    """None if, at this process's first use, a small call of each class equalled `lax`; else what differed."""
     with _lock:
         return _probed()
 
 
 @functools.cache
 def _probed() -> str | None:
-    # A thread of its own has none of the trace, mesh and settings of the caller, who may be lowering another program.
+    # A new thread has none of the caller's trace, mesh and settings: the caller may be lowering another program.
     try:
         with futures.ThreadPoolExecutor(1) as pool:
             return pool.submit(_differs).result()
-    except Exception as error:  # whatever it is, `lax` does it all
+    except Exception as error:  # whatever it is, `lax` computes everything
         return f"the probe raised {type(error).__name__}: {error}"
 
 
 def _differs() -> str | None:
-    """The first class whose example isn't equal to what `lax` gives. Small integers: every order of sums is exact."""
+    """The first class whose example differs from `lax`. Small integers: sums are exact in every order."""
     examples = list(_examples())
     operands = [
         [(np.arange(math.prod(shape)) % 7 - 3).reshape(shape).astype(dtype) for shape in shapes]
@@ -177,7 +177,7 @@ def _differs() -> str | None:
 
 
 def _examples() -> Iterator[tuple[Any, ...]]:
-    """Type, kind, shapes, arguments: for each class that this processor can do."""
+    """Type, kind, shapes and arguments of a call of each class that this processor can do."""
     for dtype in filter(computes_in, INSTRUCTIONS):
         for stride, dilation, groups in itertools.product((1, 2), repeat=3):
             given = dict(
@@ -214,7 +214,7 @@ def refuses_conv(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> str | None:
-    """Why this call of `lax.conv_general_dilated` can't go to oneDNN, None if it can."""
+    """Why oneDNN can't run this call of `lax.conv_general_dilated`; None if it can."""
     if isinstance(padding, str) or not all(isinstance(pad, int) and pad >= 0 for pads in padding for pad in pads):
         return f"padding={padding!r}; expected pairs of 0 and more"
     if batch_group_count != 1 or any(dilation != 1 for dilation in lhs_dilation or ()):
@@ -223,7 +223,7 @@ def refuses_conv(
         return f"{lhs.ndim - 2} spatial dimensions; expected 1 to 3"
     kind = _kind(max(window_strides), max(rhs_dilation or (1,)), feature_group_count)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    # oneDNN 3.7 computes some of these by loops within loops (see `TESTED`), 3.12 by reference loops.
+    # oneDNN 3.7 computes some of these by parallel loops within loops (see `TESTED`), 3.12 by slow reference loops.
     if feature_group_count > 1 and rhs.shape[numbers.rhs_spec[1]] == 1:
         return "one input channel a group"
     if reason := _refuses(kind, lhs, rhs, precision, preferred_element_type):
@@ -236,10 +236,10 @@ def refuses_conv(
     if any(window < stride for window, stride in zip(windows, window_strides, strict=True)):
         return "a stride beyond the kernel"  # AVX-512's kernels write beyond their copy of the image there
     images = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
-    # oneDNN 3.11 and later compute a product of these, wrong where it is with a vector, as of one output channel.
+    # oneDNN 3.11 and later make these a matrix product, which is wrong with a vector (one output channel).
     if images == taps and math.prod(taps) > 1 and not any(map(any, padding)):
         return "a window that is the image"
-    if len(taps) == 2 and images[-1] == taps[-1] == 1:  # and read beyond the image here: 9 of 640 calls
+    if len(taps) == 2 and images[-1] == taps[-1] == 1:  # they read beyond the image: 9 of 640 calls
         return "an image of one column"
     if lhs.dtype == "bfloat16":
         channels = _paired(rhs.shape[numbers.rhs_spec[1]])
@@ -251,7 +251,7 @@ def refuses_conv(
 def _bfloat16_refuses(
     images: Sequence[int], padding: Any, windows: Sequence[int], taps: int, channels: int
 ) -> str | None:
-    """Windows' sizes count the gaps between taps; `taps` are in a row of one, each of so many input channels."""
+    """Sizes of `windows` include the gaps between taps; a row of the window has `taps` taps of `channels` each."""
     if any(size < window or max(pads) >= window for size, window, pads in zip(images, windows, padding, strict=True)):
         return "a window that may lie beyond the image"  # undefined results, segmentation faults: 8 of 750 calls
     if windows[-1] == taps and channels < 16 and taps * channels > 32:
@@ -267,7 +267,7 @@ def _kind(stride: int, dilation: int, groups: int) -> str:
 
 
 def _sizes(lhs: jax.Array, rhs: jax.Array, numbers: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
-    """The result's, as batch, spatial dimensions, channels."""
+    """The result's shape, in the order batch, spatial dimensions, channels."""
     inputs = [lhs.shape[axis] for axis in numbers.lhs_spec[2:]]
     kernel = [rhs.shape[axis] for axis in numbers.rhs_spec[2:]]
     spatial = (
@@ -295,7 +295,7 @@ def _conv(
     sizes = _sizes(lhs, rhs, numbers, window_strides, padding, rhs_dilation)
     if lhs.dtype == "bfloat16":
         lhs, rhs = _in_pairs(lhs, numbers.lhs_spec[1]), _in_pairs(rhs, numbers.rhs_spec[1])
-    # The kernel may have any layout: oneDNN packs it anyway. Images in another would take its reference loops.
+    # The kernel may have any layout: oneDNN packs it anyway. Images in another layout would take slow reference loops.
     images = dict(batch_dim="0", feature_dim=str(lhs.ndim - 1), spatial_dims=_strings(range(1, lhs.ndim - 1)))
     config = dict(
         dims=str(lhs.ndim),
@@ -323,10 +323,10 @@ def _conv(
 
 
 def _paired(channels: int) -> int:
-    """How many input channels oneDNN is given in bfloat16: one more, of zeros, where their number is odd.
+    """How many input channels oneDNN is given in bfloat16: an odd number gets one more, of zeros.
 
-    AVX-512 multiplies pairs of bfloat16: a last channel's other half would be the next position's first channel, or
-    what lies beyond the array, times zero, which is undefined where that is infinite.
+    AVX-512 multiplies pairs of bfloat16. A single last channel would be paired with the next position's first channel,
+    or with what lies beyond the array, times zero: undefined where that is infinite.
     """
     return channels + channels % 2
 
@@ -337,12 +337,12 @@ def _in_pairs(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _last(spec: Sequence[int]) -> tuple[int, ...]:
-    """Batch, spatial dimensions, channels: the axes of a specification that names the channels second."""
+    """The axes in the order batch, spatial dimensions, channels, from a specification with channels second."""
     return spec[0], *spec[2:], spec[1]
 
 
 def _refuses(kind: str, lhs: jax.Array, rhs: jax.Array, precision: Any, preferred: Any) -> str | None:
-    """The reasons that don't depend on what the call does with its operands; the costly one, the probe, comes last."""
+    """Why calls of this kind on these operands can't be made; the costly check, the probe, comes last."""
     types = {lhs.dtype.name, rhs.dtype.name, np.dtype(preferred or lhs.dtype).name}
     one_type = len(types) == 1 or (types == {"bfloat16", "float32"} and lhs.dtype == rhs.dtype == "bfloat16")
     if not one_type or (lhs.dtype.name, kind) not in PROVEN:
@@ -361,12 +361,12 @@ def _size_refused(shape: Sequence[Any]) -> str | None:
 
 
 def _call(config: dict[str, Any], lhs: jax.Array, rhs: jax.Array, result: jax.ShapeDtypeStruct) -> jax.Array:
-    """The custom call, row-major throughout. One result, not two: oneDNN finds its working memory itself."""
+    """The custom call, row-major throughout. Its one result is the output: oneDNN allocates its own working memory."""
     settings = json.dumps({"onednn_conv_config": {**config, "optimization_config": {"user_scratchpad": False}}})
     call = jax.ffi.ffi_call("__onednn$convolution", result, custom_call_api_version=2, legacy_backend_config=settings)
     return call(lhs, rhs)
 
 
 def _strings(values: Iterable[int]) -> list[str]:
-    """64-bit integers are strings in the JSON of a protocol buffer."""
+    """Integers as strings, which JSON for protocol buffers uses for 64-bit ones."""
     return [str(int(value)) for value in values]

@@ -1,10 +1,10 @@
-"""A kernel of our own for the transposed convolution, written in Pallas: one for TPU, one for GPU, each in its module.
+"""Kernels of our own for the transposed convolution, written in Pallas: one for TPU, one for GPU, each in its module.
 
-Kernels see a plane: 1-D is 2-D of height 1, and the only group has no axis. A kernel's module has
+Kernels are 2-D: a 1-D case is given height 1, and the single group has no axis. A kernel's module has
 
     transpose_conv(x, w, geometry, engine): x (n, h, w, i), w (kh, kw, o, i) -> (n, H, W, o), of type engine.dtype
 
-and raises NotImplementedError, by `unsupported`, for what it alone can't do. Pallas loads when a kernel is asked for.
+and raises NotImplementedError, by `unsupported`, for what only it can't do. Pallas loads when a kernel is called.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def supports(problem: Problem) -> str | None:
 
 
 def _by_kernel(platform: str, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """By the platform's kernel."""
+    """The platform's kernel, called in two dimensions."""
     plane = in_plane(geometry)
     kernel = importlib.import_module(f"{__package__}.pallas_{platform}")
     x = x.reshape(x.shape[0], *plane.input, x.shape[-1])
@@ -57,14 +57,14 @@ def _by_kernel(platform: str, x: jax.Array, w: jax.Array, geometry: Geometry, en
 
 
 def _interpreted(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """The TPU's kernel, on a CPU that interprets it."""
+    """The TPU kernel, interpreted on a CPU."""
     if not tpu_interpreted():
         raise unsupported("pallas", "no kernel for CPU; expected a TPU or GPU", f"Use method='auto', or {INTERPRET}.")
     return _by_kernel("tpu", x, w, geometry, engine)
 
 
 def _refused(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """On no platform that has a kernel, or on several devices."""
+    """Refuses: the platform has no kernel, or the program runs on several devices."""
     raise unsupported(
         "pallas",
         "a program over several devices; expected one device's",
@@ -73,7 +73,7 @@ def _refused(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> 
 
 
 def in_plane(geometry: Geometry) -> Geometry:
-    """The same in two dimensions.
+    """The geometry in two dimensions.
 
     >>> from jdeconv._geometry import build
     >>> in_plane(build((5,), (4,), (2,), (1,), "SAME"))
@@ -87,7 +87,7 @@ def in_plane(geometry: Geometry) -> Geometry:
 
 @functools.cache
 def available() -> bool:
-    """Whether there is a Pallas to load; it is not loaded."""
+    """Whether this JAX has Pallas; does not load it."""
     return importlib.util.find_spec("jax.experimental.pallas") is not None
 
 
@@ -98,7 +98,7 @@ VARIANTS: Variants = {
         "TPU kernel, interpreted": _interpreted,
         "none": _refused,
     },
-    # A strided convolution, which both compilers do well.
+    # Gradients are convolutions that both compilers do well.
     "input": conv.VARIANTS["input"],
     "kernel": conv.VARIANTS["kernel"],
 }

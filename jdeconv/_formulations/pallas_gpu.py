@@ -1,17 +1,17 @@
-"""One matrix product whose operands are read from input and kernel as they lie, for NVIDIA GPUs: no array is padded,
-dilated, interleaved or cut.
+"""For NVIDIA GPUs: one matrix product that reads input and kernel where they lie. No array is padded, dilated,
+interleaved or cut.
 
-In blocks (see `blocks`) the operator has stride 1: a row of the product is a block of outputs, a column one of its
-phases and an output channel, and the sum runs over the blocks of taps and the input channels:
+In blocks (see `_phases`) the operator has stride 1: a row of the product is a block of outputs, a column a phase and an
+output channel, and the sum runs over blocks of taps and input channels:
 
     y[block*s + phase - low, o] = sum over taps j and channels i of x[block - j, i] * w[j*s + phase, o, i]
 
-A program computes one tile. It reads what its taps reach, zero where no input is, and writes each element to its
-place, none where no output is.
+A program computes one tile. It reads the input that its taps reach (zero beyond the ends) and writes each element to
+its place in the output (nothing beyond the ends).
 
-Of Pallas's two compilers for GPUs this takes Triton: it compiles every case, from JAX 0.10 on, with an H100's tensor
-cores, and serves older GPUs too. Mosaic GPU, for which JAX 0.12 deprecates it, wants Hopper or later, and its copies
-rows of a multiple of 16 bytes: not 21 channels of bfloat16, and not 3.
+Of Pallas's two GPU compilers this uses Triton: from JAX 0.10 on it compiles every case, uses an H100's tensor cores,
+and serves older GPUs too. JAX 0.12 deprecates it for Mosaic GPU, which needs Hopper or later, and copies only rows of a
+multiple of 16 bytes: not 21 channels of bfloat16, and not 3.
 """
 
 import functools
@@ -38,7 +38,7 @@ def transpose_conv(
     x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine, tile: Tile | None = None, interpret: bool = False
 ) -> jax.Array:
     """x `(n, *in, i)`, w `(*k, o, i)` -> `(n, *out, o)`; tests give `tile` and `interpret`."""
-    # XLA takes the higher of two precisions, Triton the lower.
+    # Of two precisions XLA takes the higher one, Triton the lower.
     highest = isinstance(engine.precision, tuple) and lax.Precision.HIGHEST in engine.precision
     product = product_of(geometry, x.shape[0], x.shape[-1], w.shape[-2], x.dtype.itemsize)
     compute = _call if interpret else triton_call_p.bind
@@ -58,7 +58,7 @@ def product_of(geometry: Geometry, batch: int, inputs: int, outputs: int, itemsi
         taps=math.prod(blocks.kernel),
         inputs=inputs,
         itemsize=itemsize,
-        # Else a phase has fewer taps than another, and a zero in place of one would make infinite inputs undefined.
+        # Otherwise phases differ in taps, and a zero for a missing tap would make infinite inputs undefined.
         fused=all(k % s == 0 for k, s in zip(geometry.kernel, geometry.strides, strict=True)),
     )
 
@@ -78,8 +78,8 @@ def _call(
     return compute(x, w)
 
 
-def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """JAX 0.12's warning of Triton's end is for us, not for our users."""
+def _without_warning(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hides JAX 0.12's warning that Triton is deprecated: it is for us, not for our users."""
 
     def call(*operands: Any, **parameters: Any) -> Any:
         with warnings.catch_warnings():
@@ -89,10 +89,10 @@ def _unwarned(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-# It warns when it lowers the call; this primitive is there to be lowered in its place.
+# Lowering the call warns. This primitive exists so that its own lowering can hide that.
 triton_call_p = Primitive("transposed_convolution_by_triton")
-triton_call_p.def_impl(_unwarned(_call))
-register_lowering(triton_call_p, _unwarned(lower_fun(_call, multiple_results=False)))
+triton_call_p.def_impl(_without_warning(_call))
+register_lowering(triton_call_p, _without_warning(lower_fun(_call, multiple_results=False)))
 
 
 @triton_call_p.def_abstract_eval
@@ -110,8 +110,8 @@ def _program(
     phase, output = _indices([phase_tile, output_tile], [tile.phases, tile.outputs])
     example, *block = _digits(row, (x_ref.shape[0], *blocks.output))
     phase_in = _digits(phase, strides)
-    is_row, is_column = _down(row) < product.rows, (phase < product.phases) & (output < product.outputs)
-    # Where phases have not as many taps each, a tile has one phase, and these are its own.
+    is_row, is_column = _as_column(row) < product.rows, (phase < product.phases) & (output < product.outputs)
+    # The taps of the tile's phases. Where phases differ in taps, a tile has one phase.
     taps = [
         j if k % s == 0 else _quotient(k - r + s - 1, s)
         for j, k, s, r in zip(blocks.kernel, geometry.kernel, strides, phase_in, strict=True)
@@ -121,12 +121,12 @@ def _program(
     def add(step: jax.Array, sums: jax.Array) -> jax.Array:
         tap, input = _indices(_digits(step, (None, chunks)), [tile.taps, tile.inputs])
         tap_in = _digits(tap, taps)
-        is_term = _across((tap < math.prod(taps)) & (input < product.inputs))
-        places = [_down(b) + low - _across(j) for b, low, j in zip(block, blocks.low, tap_in, strict=True)]
+        is_term = _as_row((tap < math.prod(taps)) & (input < product.inputs))
+        places = [_as_column(b) + low - _as_row(j) for b, low, j in zip(block, blocks.low, tap_in, strict=True)]
         is_input = [(p >= 0) & (p < size) for p, size in zip(places, geometry.input, strict=True)]
-        x = _read(x_ref, (_down(example), *places, _across(input)), [is_row, is_term, *is_input])
-        ts = [_across(j) * s + _down(r) for j, s, r in zip(tap_in, strides, phase_in, strict=True)]
-        w = _read(w_ref, (*ts, _down(output), _across(input)), [_down(is_column), is_term])
+        x = _read(x_ref, (_as_column(example), *places, _as_row(input)), [is_row, is_term, *is_input])
+        ts = [_as_row(j) * s + _as_column(r) for j, s, r in zip(tap_in, strides, phase_in, strict=True)]
+        w = _read(w_ref, (*ts, _as_column(output), _as_row(input)), [_as_column(is_column), is_term])
         by_term = (((1,), (1,)), ((), ()))
         return sums + lax.dot_general(x, w, by_term, precision=precision, preferred_element_type=jnp.float32)
 
@@ -134,16 +134,16 @@ def _program(
     sums = lax.fori_loop(jnp.int32(0), steps, add, jnp.zeros((tile.rows, tile.columns), jnp.float32))
 
     sizes = zip(block, strides, phase_in, geometry.low, strict=True)
-    places = [_down(b) * s + _across(r) - low % s for b, s, r, low in sizes]
+    places = [_as_column(b) * s + _as_row(r) - low % s for b, s, r, low in sizes]
     is_output = [(p >= 0) & (p < size) for p, size in zip(places, geometry.output, strict=True)]
-    mask = functools.reduce(operator.and_, [is_row, _across(is_column), *is_output])
-    # Interpreted, a store writes the old value where its mask is False: beyond the end, so that none is overwritten.
-    channel = jnp.where(mask, _across(output), product.outputs)
-    triton.store(y_ref.at[(_down(example), *places, channel)], sums.astype(y_ref.dtype), mask=mask)
+    mask = functools.reduce(operator.and_, [is_row, _as_row(is_column), *is_output])
+    # An interpreted store writes old values where its mask is False: they go beyond the end, to overwrite nothing.
+    channel = jnp.where(mask, _as_row(output), product.outputs)
+    triton.store(y_ref.at[(_as_column(example), *places, channel)], sums.astype(y_ref.dtype), mask=mask)
 
 
 def _digits(number: jax.Array, sizes: Sequence[Any]) -> list[jax.Array]:
-    """The number's, in those bases, the last one the lowest; the first may be beyond its size."""
+    """The number's digits in bases `sizes`, the lowest digit last; the first digit may exceed its base."""
     digits: list[jax.Array] = []
     for size in reversed(sizes[1:]):
         digits.insert(0, lax.rem(number, lax.full_like(number, size)))
@@ -152,25 +152,25 @@ def _digits(number: jax.Array, sizes: Sequence[Any]) -> list[jax.Array]:
 
 
 def _quotient(number: jax.Array, size: Any) -> jax.Array:
-    """Of what is not negative: Python's operator has more to do, and Triton to compile."""
+    """The quotient of a number >= 0. Python's operator also handles negative ones, and gives Triton more to compile."""
     return lax.div(number, lax.full_like(number, size))
 
 
 def _indices(tiles: Sequence[jax.Array], sizes: Sequence[int]) -> list[jax.Array]:
-    """Of each element along an axis that tiles of those sizes share; a scalar where a size is 1."""
+    """The indices of each element along an axis that tiles of these sizes share; a scalar where a size is 1."""
     within = _digits(lax.iota(np.int32, math.prod(sizes)), sizes)
     return [tile * size + offset if size > 1 else tile for tile, size, offset in zip(tiles, sizes, within, strict=True)]
 
 
-def _down(index: jax.Array) -> jax.Array:
+def _as_column(index: jax.Array) -> jax.Array:
     return index[:, None] if index.ndim else index
 
 
-def _across(index: jax.Array) -> jax.Array:
+def _as_row(index: jax.Array) -> jax.Array:
     return index[None, :] if index.ndim else index
 
 
 def _read(ref: Any, indices: tuple[jax.Array, ...], where: Sequence[jax.Array]) -> jax.Array:
-    """Zero where any of the conditions does not hold, by a select, whatever lies there."""
+    """Reads `ref`, and selects zero where a condition doesn't hold, whatever lies there."""
     value: jax.Array = triton.load(ref.at[indices], mask=functools.reduce(operator.and_, where), other=0)
     return value

@@ -1,6 +1,6 @@
-"""Elementwise: shifted inputs times one block of taps each, added up. For few channels a group, as in depthwise.
+"""Elementwise sums of shifted inputs times taps. For few channels a group, as in depthwise.
 
-XLA fuses each sum into one loop, where its grouped convolutions compute one output at a time.
+XLA fuses each sum into one loop, whereas its grouped convolutions compute one output at a time.
 """
 
 import functools
@@ -16,35 +16,35 @@ from .._jax_operations import jnp, lax
 from .._phases import block_geometry
 from .._plan.problem import Problem
 from .blocks import (
-    holds_taps,
     interleaved,
     join_output,
     kernel_from_blocks,
     kernel_to_blocks,
     pad,
-    places,
     split_output,
     strided_windows,
+    tap_mask,
+    tap_pads,
     window,
 )
 from .engine import Engine, Variants
 
-# Into so many strips are positions split that are added up.
+# The kernel gradient splits the positions that it sums into so many strips.
 STRIPS = 8  # depthwise 64 on 4, 32x32, k 4, s 2: 0.44 ms; 1 strip 1.04, 4 strips 0.46, 16 strips 0.52
-# So many taps share a loop, since XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in
-# loops of 8 taps; with all 81 products in memory 25 ms, most of which the system takes for new pages.
-TOGETHER = 8
-MOST_TERMS = 1024  # each one is an operation of the program: compiling as many takes seconds
+# So many taps share a loop, as XLA fuses no concatenation of more: depthwise 192 on 4, 28x28, k 9, s 1: 4 ms in loops
+# of 8 taps; 25 ms with all 81 products in memory, most of it spent by the system on new pages.
+TAPS_PER_LOOP = 8
+MOST_TERMS = 1024  # each is an operation of the program; so many compile in seconds
 
 
 def supports(problem: Problem) -> str | None:
-    """As many terms as can be written out one by one."""
-    terms = terms_of(problem)
+    """None, unless there are too many terms to write out one by one."""
+    terms = term_count(problem)
     return None if terms <= MOST_TERMS else f"{terms} terms for each element; expected at most {MOST_TERMS}"
 
 
-def terms_of(problem: Problem) -> int:
-    """How many are written out for each element of the result."""
+def term_count(problem: Problem) -> int:
+    """How many terms are written out for each element of the result."""
     return {
         "output": problem.block_count * problem.inputs,
         "input": problem.taps * problem.outputs,
@@ -55,30 +55,30 @@ def terms_of(problem: Problem) -> int:
 def transpose_conv(
     x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine, padded_apart: bool = False
 ) -> jax.Array:
-    """Each block of outputs is the sum over blocks of taps of the input before it; phases are an axis of the kernel."""
+    """Each block of outputs sums shifted inputs times blocks of taps; the phases are an axis of the kernel."""
     blocks, rank = block_geometry(geometry), geometry.rank
     o, groups, i = w.shape[-3:]
-    w, held = kernel_to_blocks(w, geometry), holds_taps(geometry)
+    w, mask = kernel_to_blocks(w, geometry), tap_mask(geometry)
     taps = list(itertools.product(*map(range, blocks.kernel)))
     terms = []
-    x = engine.once(x) if padded_apart else x
+    x = engine.materialised(x) if padded_apart else x
     for tap, part in zip(taps, _inputs(x, taps, blocks, padded_apart), strict=True):
         part = part.reshape(x.shape[0], *interleaved(blocks.output, (1,) * rank), groups, 1, i)
         by_phase = interleaved((1,) * rank, geometry.phases)
         block = w[tap].reshape(*by_phase, o, groups, i).swapaxes(-2, -3)
-        products = [engine.wide(part[..., c]) * engine.wide(block[..., c]) for c in range(i)]
-        if not held[tap].all():
-            products = [jnp.where(held[tap].reshape(*by_phase, 1, 1), product, 0) for product in products]
+        products = [engine.widened(part[..., c]) * engine.widened(block[..., c]) for c in range(i)]
+        if not mask[tap].all():
+            products = [jnp.where(mask[tap].reshape(*by_phase, 1, 1), product, 0) for product in products]
         terms += products
     return join_output(functools.reduce(operator.add, terms), geometry)
 
 
 def _inputs(x: jax.Array, taps: Sequence[tuple[int, ...]], blocks: Geometry, apart: bool) -> Iterator[jax.Array]:
-    """For each tap, what it joins to the output's blocks."""
+    """For each tap, the input positions that it joins to the output's blocks."""
     if apart:
-        yield from (pad(x, places(tap, blocks)) for tap in taps)
+        yield from (pad(x, tap_pads(tap, blocks)) for tap in taps)
         return
-    x = pad(x, blocks.outer)  # by a loop of its own, which costs as much as a small sum
+    x = pad(x, blocks.outer)  # this is a loop of its own, which costs as much as a small sum
     for tap in taps:
         starts = [e - 1 - t * d for e, t, d in zip(blocks.extent, tap, blocks.dilations, strict=True)]
         yield window(x, starts, blocks.output)
@@ -88,22 +88,22 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
     """The sum over taps of every stride-th output: strided reads cost less here than a sum over phases."""
     terms = []
     for tap, part in strided_windows(y, geometry):
-        terms += [engine.wide(part[..., c, None]) * engine.wide(w[(*tap, c)]) for c in range(y.shape[-1])]
+        terms += [engine.widened(part[..., c, None]) * engine.widened(w[(*tap, c)]) for c in range(y.shape[-1])]
     return functools.reduce(operator.add, terms)
 
 
 def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """For each block of taps the sum over all positions of input times output, phase by phase."""
+    """For each block of taps, the sum over positions of the input times the outputs it reaches, phase by phase."""
     blocks, rank = block_geometry(geometry), geometry.rank
     n, groups, i, o = x.shape[0], *x.shape[-2:], y.shape[-1]
     pads = [pair for low, high in zip(blocks.low, blocks.high, strict=True) for pair in ((low, high), (0, 0))]
-    y = engine.wide(pad(split_output(engine.once(y), geometry), pads)[..., None])
-    x = engine.wide(engine.once(x).reshape(n, *interleaved(blocks.input, (1,) * rank), groups, 1, i))
+    y = engine.widened(pad(split_output(engine.materialised(y), geometry), pads)[..., None])
+    x = engine.widened(engine.materialised(x).reshape(n, *interleaved(blocks.input, (1,) * rank), groups, 1, i))
     taps = list(itertools.product(*map(range, blocks.kernel)))
     inputs, totals = _strips(x), []
-    for start in range(0, len(taps), TOGETHER):
+    for start in range(0, len(taps), TAPS_PER_LOOP):
         sums = []
-        for tap in taps[start : start + TOGETHER]:
+        for tap in taps[start : start + TAPS_PER_LOOP]:
             starts = interleaved([t * d for t, d in zip(tap, blocks.dilations, strict=True)], (0,) * rank)
             part = _strips(window(y, starts, interleaved(blocks.input, geometry.phases)))
             # Strips are added up as they are multiplied, so that few products go through memory.
@@ -114,20 +114,20 @@ def kernel_grad(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) 
 
 
 def _total(products: jax.Array) -> jax.Array:
-    """`(taps, r1, …, rn, g, o, i)`: the sum over all positions."""
-    # The longest part of the sum is a product with ones: XLA CPU runs that 3 to 10 times faster than its reduction.
+    """The sum over all positions, `(taps, r1, …, rn, g, o, i)`."""
+    # Most of the sum is a product with ones, which XLA CPU runs 3 to 10 times faster than a reduction.
     ones = lax.full((products.shape[0],), 1, products.dtype)
     rest = lax.dot_general(ones, products, (((0,), (0,)), ((), ())), precision="highest")
     return rest.sum(tuple(range(1, rest.ndim - 3, 2)))
 
 
 def _strips(v: jax.Array) -> list[jax.Array]:
-    """The rows of all images, in more than half as many strips; images as they are where sizes are symbolic."""
+    """The rows of all images in 5 to 8 (`STRIPS`) strips; one strip, the images, if sizes are symbolic."""
     if not (isinstance(v.shape[0], int) and isinstance(v.shape[1], int)):
         return [v]
     rows = v.shape[0] * v.shape[1]
     v = v.reshape(rows, 1, *v.shape[2:])
-    # Zeros fill up the last strip where no number divides the rows: what is padded goes through memory for each tap.
+    # Strips divide the rows if any number does: rows padded to fill the last strip go through memory for each tap.
     strips = next((number for number in range(STRIPS, STRIPS // 2, -1) if rows % number == 0), STRIPS)
     if rows % strips:
         v = lax.pad(v, v.dtype.type(0), [(0, -rows % strips, 0), *[(0, 0, 0)] * (v.ndim - 1)])

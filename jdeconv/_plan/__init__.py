@@ -1,1 +1,1 @@
-"""The planner: which formulation computes a result, by a table of measured rules. Nothing here imports JAX."""
+"""The planner: a table of measured rules chooses how a result is computed. Nothing here imports JAX."""

@@ -1,4 +1,4 @@
-"""Which formulation computes a result, and in which variant: the first row of each table that fits. No JAX here."""
+"""Chooses a result's formulation and variant: in each table, the first row that fits. No JAX here."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ class Choice:
     method: str
     """The formulation's name."""
     variant: str
-    """Which of the formulation's ways to compute the result."""
+    """The name of a way to compute the result, in the formulation's `VARIANTS`."""
     engine: EngineKind
     """What runs its convolutions and products."""
     rule: Rule | None
-    """The row of the table that chose the method; None: the caller did."""
+    """The row that chose the method; None if the caller chose it."""
 
 
 def choose(platform: str, engine: EngineKind, problem: Problem, method: str, methods: Mapping[str, Supports]) -> Choice:
-    """The formulation for the problem on `platform` with `engine`; `method` other than 'auto' overrides the table.
+    """The formulation for the problem on `platform` with `engine`; a `method` other than 'auto' overrides the table.
 
     Raises NotImplementedError where that method can't do this case.
     """
@@ -61,18 +61,18 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
 
 
 def check_method(problem: Problem, method: str, methods: Mapping[str, Supports]) -> None:
-    """Raises NotImplementedError where this method can't do this case; 'auto' can do all."""
+    """Raises NotImplementedError if the method can't do this case; 'auto' can do all."""
     if method != AUTO and (reason := methods[method].supports(_in_numbers(problem))):
         raise unsupported(method, reason)
 
 
 def _in_numbers(problem: Problem) -> Problem:
-    """The problem with `UNKNOWN` for numbers of channels that are not known."""
+    """The problem with unknown numbers of channels replaced by `UNKNOWN`."""
     inputs, outputs = (size if isinstance(size, int) else UNKNOWN for size in (problem.inputs, problem.outputs))
     return dataclasses.replace(problem, inputs=inputs, outputs=outputs)
 
 
 def _fits(row: Rule | Variant, platform: str, engine: EngineKind, problem: Problem) -> bool:
-    """Whether a row's platforms, engine and results, '*' being any, are those of the problem."""
+    """Whether the row's platforms, engines and results include the given ones; '*' includes all."""
     asked = ((row.platform, (platform,)), (row.engine, engine.words), (row.result, (problem.result,)))
     return all(words == "*" or not {*words.split()}.isdisjoint(given) for words, given in asked)

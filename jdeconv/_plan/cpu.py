@@ -1,21 +1,21 @@
-"""CPU: what was fastest, by XLA's convolutions or oneDNN's.
+"""CPU: what was measured to be fastest, by XLA's convolutions or oneDNN's.
 
 Evidence: N, spatial, channels, kernel k, stride s: milliseconds in float32 on two cores of an AMD EPYC, the least or
-the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/work`). Where an
-engine is named, it was measured with that one; a figure with another engine's is said to be so. What names bfloat16
-was measured on an Intel Xeon with AMX as well, as were oneDNN's kernel gradients; what names amx, there alone.
+the median of interleaved runs, over 24 cases of networks and 260 random geometries (`benchmarks/work`). A row that
+names an engine was measured with that engine; a figure from another engine says so. Rows that name bfloat16, and
+oneDNN's kernel gradients, were measured on an Intel Xeon with AMX as well; rows that name amx, there alone.
 """
 
 from .problem import Problem
 from .rule import Rule, always, in_volume, no_overlap, strided
 
-MOST_TAPS = 512  # each is an operation where taps are added up one by one
+MOST_TAPS = 512  # each is an operation of a formulation that adds up tap by tap
 
 
 def from_one_channel(problem: Problem) -> bool:
-    """Each output channel comes from one input channel, as in depthwise, by up to 120 taps where the stride is 1.
+    """One input channel a group. Several groups (depthwise): strided, or at most 120 taps.
 
-    A single group is strided or in a volume, with up to 60 blocks of taps.
+    One group: strided or in three dimensions, at most 60 blocks of taps.
     """
     if problem.inputs > 1:
         return False
@@ -25,71 +25,71 @@ def from_one_channel(problem: Problem) -> bool:
 
 
 def from_few_channels_in_few_terms(problem: Problem) -> bool:
-    """Strided, from at most 5 channels a group, with at most 16 pairs of those and blocks of taps.
+    """Strided, at most 5 input channels a group; input channels times blocks of taps at most 16.
 
-    A single group is to more than 3 channels.
+    One group: more than 3 output channels.
     """
     few = problem.inputs <= 5 and problem.block_count * problem.inputs <= 16
     return strided(problem) and few and (problem.groups > 1 or problem.outputs > 3)
 
 
 def to_few_channels(problem: Problem) -> bool:
-    """Strided, to at most 3 channels a group, or 8 where blocks of taps are not full."""
-    few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.filling > 1)
+    """Strided, at most 128 taps, at most 3 output channels a group, or 8 where blocks of taps are not full."""
+    few = problem.outputs <= 3 or (problem.outputs <= 8 and problem.padding_factor > 1)
     return strided(problem) and few and problem.taps <= 128
 
 
 def from_one_position(problem: Problem) -> bool:
-    """One group, an input of a single position."""
-    return problem.groups == 1 and problem.image == 1
+    """One group, an input of one position."""
+    return problem.groups == 1 and problem.input_positions == 1
 
 
 def integers(problem: Problem) -> bool:
-    """Integers, at most 512 taps: XLA's convolutions multiply them one by one, its products by vectors."""
+    """Integers, at most 512 taps: XLA's convolutions multiply integers one by one, its products by vectors."""
     return problem.dtype.startswith(("int", "uint")) and problem.taps <= MOST_TAPS
 
 
-def wide(problem: Problem) -> bool:
+def double(problem: Problem) -> bool:
     """float64 and complex128, at most 512 taps."""
     return problem.dtype in ("float64", "complex128") and problem.taps <= MOST_TAPS
 
 
-def wide_or_integers(problem: Problem) -> bool:
+def double_or_integers(problem: Problem) -> bool:
     """float64, complex128 and integers, at most 512 taps."""
-    return wide(problem) or integers(problem)
+    return double(problem) or integers(problem)
 
 
-def wide_off_the_plane(problem: Problem) -> bool:
-    """float64 and complex128 in one or three dimensions or in groups, at most 512 taps."""
-    return wide(problem) and _off_the_plane(problem)
+def double_not_2d_or_grouped(problem: Problem) -> bool:
+    """float64 and complex128 in one or three dimensions or in several groups, at most 512 taps."""
+    return double(problem) and _not_2d_or_grouped(problem)
 
 
-def wide_or_complex_off_the_plane(problem: Problem) -> bool:
-    """float64 and complex numbers in one or three dimensions or in groups, at most 512 taps."""
-    narrow = problem.dtype == "complex64" and problem.taps <= MOST_TAPS
-    return (wide(problem) or narrow) and _off_the_plane(problem)
+def double_or_complex_not_2d_or_grouped(problem: Problem) -> bool:
+    """float64 and complex numbers in one or three dimensions or in several groups, at most 512 taps."""
+    single = problem.dtype == "complex64" and problem.taps <= MOST_TAPS
+    return (double(problem) or single) and _not_2d_or_grouped(problem)
 
 
-def _off_the_plane(problem: Problem) -> bool:
+def _not_2d_or_grouped(problem: Problem) -> bool:
     return problem.geometry.rank != 2 or problem.groups > 1
 
 
 def few_terms_in_other_types(problem: Problem) -> bool:
-    """Groups, each with at most 128 taps times outputs; integers, float64 or complex numbers."""
+    """Several groups of integers, float64 or complex numbers; taps times output channels at most 128 in each."""
     other = problem.dtype not in ("float32", "bfloat16", "float16")
     return other and problem.groups > 1 and problem.taps * problem.outputs <= 128
 
 
 def in_many_groups(problem: Problem) -> bool:
-    """From 8 groups on, each to 4 to 8 channels, in few convolutions; full blocks, under 16 channels, or bfloat16."""
+    """Strided, 8 or more groups of 4 to 8 outputs; full blocks, or up to 9 phases with under 16 inputs or bfloat16."""
     many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
-    return many_to_few and (problem.filling == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
+    return many_to_few and (problem.padding_factor == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
 
 
 def in_many_phases(problem: Problem) -> bool:
-    """In 10 to 64 phases, or groups in a volume, from at most 64 channels to 4 or more; over 24 products an input.
+    """Strided, 10 to 64 phases (grouped in 3-D: up to 64), at most 64 inputs, over 3 outputs, taps*outputs > 24*inputs.
 
-    A single group in a plane: 400 million operations or more. At most 512 groups times phases are compiled.
+    One group in fewer than three dimensions: 400 million operations or more. Groups times phases: at most 512.
     """
     grouped, volume, phases = problem.groups > 1, in_volume(problem), problem.phase_count
     if not strided(problem) or phases > 64 or phases * problem.groups > 512 or not (phases > 9 or (grouped and volume)):
@@ -98,78 +98,78 @@ def in_many_phases(problem: Problem) -> bool:
     return many and (grouped or volume or not work_below(problem, 4e8))
 
 
-def to_few_by_many_taps(problem: Problem) -> bool:
-    """Stride 1, from 28 or more channels a group to at most 4, by 8 to 128 taps."""
+def to_few_channels_by_many_taps(problem: Problem) -> bool:
+    """Stride 1, 8 to 128 taps, from 28 or more channels a group to at most 4."""
     return not strided(problem) and problem.inputs >= 28 and problem.outputs <= 4 and 8 <= problem.taps <= 128
 
 
 def work_below(problem: Problem, operations: float) -> bool:
-    """One group, and fewer operations: what each convolution costs beside its work counts."""
+    """One group and fewer than `operations`: what a convolution costs beside its work counts."""
     return problem.groups == 1 and isinstance(problem.flops, int) and problem.flops < operations
 
 
 def little_work(problem: Problem) -> bool:
-    """One group, strided, less than 300 million operations."""
+    """One group, strided, fewer than 300 million operations."""
     return strided(problem) and work_below(problem, 3e8)
 
 
 def little_in_one_block(problem: Problem) -> bool:
-    """One group, less than 300 million operations, kernel <= stride > 1, from 100 or more channels."""
+    """One group, strided, kernel <= stride, fewer than 300 million operations, 100 or more input channels."""
     return little_work(problem) and no_overlap(problem) and problem.inputs >= 100
 
 
-def little_by_phases(problem: Problem) -> bool:
-    """One group, less than 300 million operations, blocks not full, at most 9 phases, from twice the channels."""
+def little_in_few_phases(problem: Problem) -> bool:
+    """One group, under 300 million operations, blocks not full, at most 9 phases, inputs at least twice the outputs."""
     narrowing = problem.inputs >= 2 * problem.outputs
-    return little_work(problem) and problem.filling > 1 and problem.phase_count <= 9 and narrowing
+    return little_work(problem) and problem.padding_factor > 1 and problem.phase_count <= 9 and narrowing
 
 
-def least_work_in_a_plane(problem: Problem) -> bool:
-    """One group in a plane, strided, blocks not full, less than 2.5 million operations: compiling takes longest."""
-    plane = problem.geometry.rank == 2 and strided(problem) and problem.filling > 1
+def least_work_in_2d(problem: Problem) -> bool:
+    """One group in 2-D, strided, blocks of taps not full, under 2.5 million operations: compilation takes longest."""
+    plane = problem.geometry.rank == 2 and strided(problem) and problem.padding_factor > 1
     return plane and work_below(problem, 2.5e6)
 
 
-def little_narrowing(problem: Problem) -> bool:
-    """One group, blocks not full, less than 80 million operations, to no more channels."""
-    return work_below(problem, 8e7) and problem.filling > 1 and problem.inputs >= problem.outputs
+def little_not_widening(problem: Problem) -> bool:
+    """One group, blocks of taps not full, fewer than 80 million operations, no more output than input channels."""
+    return work_below(problem, 8e7) and problem.padding_factor > 1 and problem.inputs >= problem.outputs
 
 
-def little_in_one_row(problem: Problem) -> bool:
-    """One group in one dimension, less than 80 million operations."""
+def little_in_1d(problem: Problem) -> bool:
+    """One group in one dimension, fewer than 80 million operations."""
     return problem.geometry.rank == 1 and work_below(problem, 8e7)
 
 
-def not_much_in_one_row(problem: Problem) -> bool:
-    """One group in one dimension, less than 500 million operations."""
+def moderate_in_1d(problem: Problem) -> bool:
+    """One group in one dimension, fewer than 500 million operations."""
     return problem.geometry.rank == 1 and work_below(problem, 5e8)
 
 
 def little_to_many(problem: Problem) -> bool:
-    """One group, less than 50 million operations, to 4 channels or more."""
+    """One group, fewer than 50 million operations, 4 or more output channels."""
     return work_below(problem, 5e7) and problem.outputs > 3
 
 
-def not_much_in_one_block(problem: Problem) -> bool:
-    """Kernel <= stride; less than 150 million operations, or groups, or one dimension."""
+def moderate_in_one_block(problem: Problem) -> bool:
+    """Kernel <= stride; fewer than 150 million operations, or several groups, or one dimension."""
     return no_overlap(problem) and (work_below(problem, 1.5e8) or problem.groups > 1 or problem.geometry.rank == 1)
 
 
 def more_kernel_than_images(problem: Problem) -> bool:
-    """One group, strided, at most 8 blocks of taps: the kernel has more elements than the input and the output."""
-    if problem.groups > 1 or not strided(problem) or problem.block_count > 8 or problem.image is None:
+    """One group, strided, at most 8 blocks of taps: the kernel has more elements than input and output together."""
+    if problem.groups > 1 or not strided(problem) or problem.block_count > 8 or problem.input_positions is None:
         return False
-    images = problem.batch * problem.image * (problem.inputs + problem.block_size * problem.outputs)
+    images = problem.batch * problem.input_positions * (problem.inputs + problem.block_size * problem.outputs)
     return isinstance(images, int) and problem.taps * problem.inputs * problem.outputs > images
 
 
 def in_few_convolutions(problem: Problem) -> bool:
-    """Strided; one convolution gives all phases, or at most 9 give one each: every one is compiled."""
-    return strided(problem) and (problem.filling == 1 or problem.phase_count <= 9)
+    """Strided; full blocks of taps (one convolution), or at most 9 phases (one each): every one is compiled."""
+    return strided(problem) and (problem.padding_factor == 1 or problem.phase_count <= 9)
 
 
-def in_few_but_small(problem: Problem) -> bool:
-    """In few convolutions, but no plane's kernel of up to 3x3 between many channels."""
+def in_few_convolutions_not_3x3(problem: Problem) -> bool:
+    """Strided; full blocks of taps, or at most 9 phases; no 2-D kernel of up to 3x3 from 64 or more channels."""
     small = problem.geometry.rank == 2 and max(problem.geometry.kernel) <= 3 and problem.inputs >= 64
     return in_few_convolutions(problem) and not small
 
@@ -179,23 +179,23 @@ def strided_volume(problem: Problem) -> bool:
     return strided(problem) and in_volume(problem)
 
 
-def beyond_the_image(problem: Problem) -> bool:
-    """The kernel has more taps than the image has positions."""
-    image = problem.image
-    return image is not None and image < problem.taps <= MOST_TAPS
+def taps_exceed_positions(problem: Problem) -> bool:
+    """More taps than input positions, at most 512 taps."""
+    positions = problem.input_positions
+    return positions is not None and positions < problem.taps <= MOST_TAPS
 
 
-def few_channels(problem: Problem) -> bool:
-    """In and out of each group: one and one, or one and two."""
+def one_or_two_pairs(problem: Problem) -> bool:
+    """At most two channel pairs a group: one to one, one to two or two to one."""
     return problem.inputs * problem.outputs <= 2
 
 
-def few_taps_to_one(problem: Problem) -> bool:
-    """One output channel a group (2 from one or two), and a kernel that can be written out tap by tap.
+def few_taps_to_one_channel(problem: Problem) -> bool:
+    """Limits on taps: 110 depthwise, 64 with at most two channel pairs, 32 to one output channel.
 
-    Depthwise 110 taps are, else 64 or, from more channels than two, 32; several outputs are with 16 pairs of the two.
+    Several output channels: one group, strided, taps times output channels at most 16.
     """
-    if few_channels(problem):
+    if one_or_two_pairs(problem):
         return problem.taps <= (110 if problem.groups > 1 else 64)
     if problem.outputs == 1:
         return problem.taps <= 32
@@ -203,28 +203,28 @@ def few_taps_to_one(problem: Problem) -> bool:
 
 
 def from_sixteen_by_few_taps(problem: Problem) -> bool:
-    """One group, from 16 channels or more, by at most 64 taps."""
+    """One group, at most 64 taps, 16 or more input channels."""
     return problem.groups == 1 and problem.inputs >= 16 and problem.taps <= 64
 
 
-def large_depthwise(problem: Problem) -> bool:
-    """Depthwise, strided, in full blocks of taps."""
-    return problem.groups > 1 and few_channels(problem) and problem.filling == 1 and strided(problem)
+def strided_depthwise(problem: Problem) -> bool:
+    """Depthwise, strided, full blocks of taps."""
+    return problem.groups > 1 and one_or_two_pairs(problem) and problem.padding_factor == 1 and strided(problem)
 
 
-def long_kernel(problem: Problem) -> bool:
-    """One dimension, more than 64 taps, in full blocks."""
-    return problem.geometry.rank == 1 and problem.taps > 64 and problem.filling == 1 and strided(problem)
+def long_1d_kernel(problem: Problem) -> bool:
+    """One dimension, strided, more than 64 taps, in full blocks."""
+    return problem.geometry.rank == 1 and problem.taps > 64 and problem.padding_factor == 1 and strided(problem)
 
 
 def one_block_with_gaps(problem: Problem) -> bool:
-    """Kernel < stride: most outputs are not reached."""
+    """Kernel <= stride, and smaller in some dimension: most outputs are not reached."""
     return no_overlap(problem) and problem.phase_count < problem.block_size
 
 
-def gaps(problem: Problem) -> bool:
-    """Kernel < stride in some dimension; one convolution gives all phases."""
-    return problem.phase_count < problem.block_size and problem.filling == 1
+def gaps_in_full_blocks(problem: Problem) -> bool:
+    """Kernel < stride in some dimension, full blocks of taps: one convolution gives all phases."""
+    return problem.phase_count < problem.block_size and problem.padding_factor == 1
 
 
 def volume_in_one_block(problem: Problem) -> bool:
@@ -233,71 +233,71 @@ def volume_in_one_block(problem: Problem) -> bool:
 
 
 def few_groups_in_full_blocks(problem: Problem) -> bool:
-    """Up to 8 groups, strided, in two or more full blocks of taps."""
-    return 1 < problem.groups <= 8 and strided(problem) and problem.filling == 1 and not no_overlap(problem)
+    """2 to 8 groups, strided, two or more full blocks of taps."""
+    return 1 < problem.groups <= 8 and strided(problem) and problem.padding_factor == 1 and not no_overlap(problem)
 
 
 def few_terms(problem: Problem) -> bool:
-    """Groups, each with at most 24 pairs of channels times blocks of taps."""
+    """Several groups; channel pairs times blocks of taps at most 24 in each."""
     return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 24
 
 
 def few_terms_by_tap(problem: Problem) -> bool:
-    """Groups, each with at most 110 pairs of channels times taps."""
+    """Several groups; channel pairs times taps at most 110 in each."""
     return problem.groups > 1 and problem.taps * problem.inputs * problem.outputs <= 110
 
 
 def not_many_terms(problem: Problem) -> bool:
-    """Groups, each with at most 100 pairs of channels times blocks of taps."""
+    """Several groups; channel pairs times blocks of taps at most 100 in each."""
     return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 100
 
 
-def few_from_many_off_the_plane(problem: Problem) -> bool:
-    """One or three dimensions, from 16 or more channels to at most 3, few taps."""
+def many_to_few_in_1d_or_3d(problem: Problem) -> bool:
+    """One or three dimensions, strided, at most 64 taps, from 16 or more channels a group to at most 3."""
     many_to_few = problem.inputs >= 16 and problem.outputs <= 3
     return problem.geometry.rank != 2 and many_to_few and strided(problem) and problem.taps <= 64
 
 
 def few_blocks(problem: Problem) -> bool:
-    """Few blocks of taps, hardly filled up, between many channels; in one or three dimensions between any."""
+    """2-D: at most 4 blocks of taps, 1.8 positions a tap, 32 or more inputs. 1-D or 3-D: strided, at most 8 blocks."""
     if problem.geometry.rank == 2:
-        return problem.block_count <= 4 and problem.filling <= 1.8 and problem.inputs >= 32
+        return problem.block_count <= 4 and problem.padding_factor <= 1.8 and problem.inputs >= 32
     return strided(problem) and problem.block_count <= 8
 
 
-def small(problem: Problem) -> bool:
-    """At most 4096 positions in the batch, and 1024 pairs of channels a group."""
-    image = problem.image
-    known = image is not None and isinstance(problem.batch, int)
-    few = known and problem.batch * image <= 4096
+def few_positions(problem: Problem) -> bool:
+    """At most 4096 input positions in the batch, 1024 channel pairs a group and 512 taps."""
+    positions = problem.input_positions
+    known = positions is not None and isinstance(problem.batch, int)
+    few = known and problem.batch * positions <= 4096
     return few and problem.inputs * problem.outputs <= 1024 and problem.taps <= MOST_TAPS
 
 
 def from_few_channels(problem: Problem) -> bool:
-    """At most 16 input channels a group, and little filling."""
-    return strided(problem) and problem.inputs <= 16 and problem.filling <= 1.8
+    """Strided, at most 16 input channels a group, at most 1.8 positions in blocks for each tap."""
+    return strided(problem) and problem.inputs <= 16 and problem.padding_factor <= 1.8
 
 
 def bfloat16_from_many(problem: Problem) -> bool:
-    """bfloat16, in full blocks, from 64 channels or more for each block."""
-    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem)
-    return narrow and problem.inputs >= 64 * problem.block_count
+    """bfloat16, strided, full blocks of taps, 64 or more input channels for each block."""
+    full = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem)
+    return full and problem.inputs >= 64 * problem.block_count
 
 
 def bfloat16_to_many(problem: Problem) -> bool:
-    """bfloat16, in full blocks, to 128 channels or more, phases included, for each block; not in a volume."""
-    narrow = problem.dtype == "bfloat16" and problem.filling == 1 and strided(problem) and not in_volume(problem)
-    return narrow and problem.phase_count * problem.outputs >= 128 * problem.block_count
+    """bfloat16, strided, not in 3-D, full blocks of taps, phases times outputs at least 128 for each block."""
+    full = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem) and not in_volume(problem)
+    return full and problem.phase_count * problem.outputs >= 128 * problem.block_count
 
 
-# bfloat16: where oneDNN would be given float32, XLA's products keep to bfloat16's instructions.
+# bfloat16: where oneDNN would be given float32, XLA's products still use bfloat16 instructions.
 RULES = (
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
     Rule("cpu", "*", "output", few_terms, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 39; lax 50"),
     Rule(
         "cpu", "*", "output", from_few_channels_in_few_terms, "taps", "2, 72x15, 2 to 23, k 5x12, s 2x7: 1; phase 2.3"
     ),
-    Rule("cpu", "*", "output", wide_or_integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, float64: 2.6; lax 95"),
+    Rule("cpu", "*", "output", double_or_integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, float64: 2.6; lax 95"),
     Rule("cpu", "*", "output", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 3.2, phase 2.7"),
     Rule("cpu", "onednn", "output", in_many_groups, "phase", "8, 28x14, 8 times 4 to 4, k 5x9, s 2x4: 1.1; gemm 4.5"),
     Rule("cpu", "onednn", "output", in_many_phases, "phase", "2, 6x6x12, 16 times 8 to 16, k 5, s 3: 5; gemm 33"),
@@ -307,58 +307,58 @@ RULES = (
         "cpu",
         "*",
         "output",
-        least_work_in_a_plane,
+        least_work_in_2d,
         "lax",
         "1, 6x6, 32 to 32, k 5, s 2: 0.04, compiled in 90; phase 0.07, 320",
     ),
-    Rule("cpu", "bfloat16", "output", little_narrowing, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
+    Rule("cpu", "bfloat16", "output", little_not_widening, "gemm", "1, 16x16, 93 to 14, k 5, s 3: 0.3; phase 1.2"),
     Rule("cpu", "bfloat16", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 6; gemm 35"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
-    Rule("cpu", "*", "output", to_few_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
+    Rule("cpu", "*", "output", to_few_channels_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
     Rule("cpu", "onednn", "output", little_in_one_block, "gemm", "1, 30x30, 145 to 27, k 2, s 8: 0.5; phase 0.7"),
-    Rule("cpu", "onednn", "output", little_by_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
+    Rule("cpu", "onednn", "output", little_in_few_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
-    Rule("cpu", "xla", "output", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
+    Rule("cpu", "xla", "output", taps_exceed_positions, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 3.2; lax 31, phase 31"),
     Rule("cpu", "xla", "output", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 21; lax 23, phase 27"),
-    Rule("cpu", "xla", "output", in_few_but_small, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
+    Rule("cpu", "xla", "output", in_few_convolutions_not_3x3, "phase", "16, 16x16, 256 to 128, k 4, s 2: 24; gemm 36"),
     Rule("cpu", "*", "output", strided_volume, "gemm", "1, 16x16x16, 128 to 64, k 2, s 2: 3; lax 333"),
     Rule("cpu", "bfloat16", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.3; lax 2.6"),
     Rule("cpu", "bfloat16", "input", from_sixteen_by_few_taps, "lax", "4, 3000, 64 to 2, k 4, s 2: 0.14; taps 0.5"),
-    Rule("cpu", "*", "input", few_taps_to_one, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
+    Rule("cpu", "*", "input", few_taps_to_one_channel, "taps", "1, 64x64x32, 64 to 1, k 3, s 2: 4; phase 88, gemm 11"),
     Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", few_terms_in_other_types, "taps", "4, 16x16, 8 times 8, k 3, s 2, int32: 0.2; lax 0.8"),
     Rule("cpu", "*", "input", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 13; lax 122, phase 179"),
-    Rule("cpu", "*", "input", wide_off_the_plane, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
-    Rule("cpu", "*", "input", large_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
-    Rule("cpu", "*", "input", long_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
+    Rule("cpu", "*", "input", double_not_2d_or_grouped, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
+    Rule("cpu", "*", "input", strided_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
+    Rule("cpu", "*", "input", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
     Rule("cpu", "bfloat16", "input", always, "lax", "16, 32x32, 128 to 64, k 4, s 2: 5; phase 11, gemm 30"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
-    Rule("cpu", "xla", "input", gaps, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
+    Rule("cpu", "xla", "input", gaps_in_full_blocks, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
     Rule("cpu", "xla", "input", volume_in_one_block, "phase", "1, 16x16x16, 128 to 64, k 2, s 2: 4.5; gemm 5.3"),
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
-    Rule("cpu", "xla", "input", beyond_the_image, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
+    Rule("cpu", "xla", "input", taps_exceed_positions, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
     Rule("cpu", "*", "kernel", not_many_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
     Rule("cpu", "*", "kernel", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 14; lax 204, phase 230"),
     Rule(
         "cpu",
         "*",
         "kernel",
-        wide_or_complex_off_the_plane,
+        double_or_complex_not_2d_or_grouped,
         "gemm",
         "1, 8x8x8, 16 to 8, k 3, complex64: 0.3; lax 4.2",
     ),
-    Rule("cpu", "*", "kernel", few_from_many_off_the_plane, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
+    Rule("cpu", "*", "kernel", many_to_few_in_1d_or_3d, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "xla", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
-    Rule("cpu", "onednn", "kernel", not_much_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
-    Rule("cpu", "onednn", "kernel", little_in_one_row, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
-    Rule("cpu", "bfloat16", "kernel", not_much_in_one_row, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
+    Rule("cpu", "onednn", "kernel", moderate_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
+    Rule("cpu", "onednn", "kernel", little_in_1d, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
+    Rule("cpu", "bfloat16", "kernel", moderate_in_1d, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
     Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
     Rule("cpu", "bfloat16", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2: 10; gemm 14"),
     Rule("cpu", "onednn", "kernel", few_groups_in_full_blocks, "phase", "4, 14x14, 2 times 128, k 4, s 2: 5; lax 6.6"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
-    Rule("cpu", "xla", "kernel", small, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
+    Rule("cpu", "xla", "kernel", few_positions, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),
     Rule("cpu", "xla", "kernel", few_blocks, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 26; phase 35"),
     Rule("cpu", "xla", "kernel", from_few_channels, "phase", "2, 100x100, 8 to 21, k 7, s 3: 87; lax 155, gemm 353"),
 )

@@ -1,20 +1,20 @@
-"""Which library runs a program's convolutions and products, as the planner is told. No JAX here."""
+"""Which library runs a program's convolutions and products, as the planner sees it. No JAX here."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class EngineKind:
-    """XLA, or the oneDNN that jaxlib holds for CPUs, and the instructions that oneDNN multiplies bfloat16 by."""
+    """XLA, or jaxlib's own oneDNN for CPUs with the instructions that it multiplies bfloat16 by."""
 
     onednn: bool = False
     bfloat16: bool = False
-    """oneDNN is given bfloat16 as it is, and not widened to float32."""
+    """Whether oneDNN is given bfloat16 unchanged, not widened to float32."""
     amx: bool = False
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of a rule's `engine` that fit: 'xla', or 'onednn' and the names of its instructions."""
+        """The values of a rule's `engine` that include this one: 'xla', or 'onednn' and its instructions."""
         if not self.onednn:
             return ("xla",)
         return ("onednn", *(name for name in ("bfloat16", "amx") if getattr(self, name)))

@@ -1,25 +1,25 @@
-"""How the product of `pallas_gpu` is cut into tiles, one a program: powers of two, as Triton wants. No JAX here."""
+"""How the product of `pallas_gpu` is cut into one tile a program; sides are powers of two, for Triton. No JAX here."""
 
 import dataclasses
 import math
 
-MOST = 128
-"""Rows and columns of a tile: 64 KiB of float32 sums, 64 registers for each thread of 8 warps."""
-LEAST = 16
-"""Rows, columns and terms that tensor cores multiply at once."""
-LINE = 128
-"""Bytes of each row and column that a step reads: a line of the cache."""
-SHARED = 96 * 1024
-"""Bytes of shared memory for all steps in flight: what any GPU since Ampere lends a program is 99 KiB or more."""
-STEPS = 4
-"""That are in flight at most: one is multiplied while the next are read."""
+LONGEST_SIDE = 128
+"""The most rows or columns of a tile: 64 KiB of float32 sums, 64 registers for each thread of 8 warps."""
+SHORTEST_SIDE = 16
+"""The fewest rows, columns or terms: as many as tensor cores multiply at once."""
+CACHE_LINE = 128
+"""Bytes of each row and column that a step reads."""
+SHARED_MEMORY = 96 * 1024
+"""Bytes for all steps in flight. GPUs since Ampere allow a program 99 KiB or more."""
+MOST_STAGES = 4
+"""The most steps in flight: one is multiplied while the next are read."""
 PROCESSORS = 132
-"""Of an H100: fewer programs leave some idle, so tiles are halved."""
+"""An H100 has so many. Fewer programs leave some idle, so tiles are halved until there are enough."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """The sizes of the whole product; `fused` is whether a tile may have columns of several phases."""
+    """The sizes of the whole product; `fused`: whether a tile may have columns of several phases."""
 
     rows: int
     phases: int
@@ -51,7 +51,7 @@ class Tile:
         return self.taps * self.inputs
 
     def grid(self, product: Product) -> tuple[int, int, int]:
-        """Tiles of rows, phases and outputs."""
+        """How many tiles there are of rows, phases and outputs."""
         sizes = ((product.rows, self.rows), (product.phases, self.phases), (product.outputs, self.outputs))
         rows, phases, outputs = (-(-whole // part) for whole, part in sizes)
         return rows, phases, outputs
@@ -64,21 +64,21 @@ class Tile:
 def tile_for(product: Product) -> Tile:
     """The largest tile that leaves no processor idle.
 
-    Few channels share a tile: several phases are columns of one, several taps terms of one step.
+    If channels are few, several phases share a tile's columns, and several taps a step's terms.
 
     >>> tile_for(Product(16384, 4, 64, 4, 128, 2, fused=True))
     Tile(rows=128, phases=2, outputs=64, taps=1, inputs=64, warps=8, stages=3)
     """
-    inputs, taps = _shares(product.inputs, product.taps, LINE // product.itemsize)
-    rows = min(MOST, _power(product.rows))
-    most = MOST
+    inputs, taps = _shares(product.inputs, product.taps, CACHE_LINE // product.itemsize)
+    rows = min(LONGEST_SIDE, _power(product.rows))
+    most = LONGEST_SIDE
     while True:
         outputs, phases = _shares(product.outputs, product.phases if product.fused else 1, most)
         columns = outputs * phases
-        warps = 8 if rows * columns > MOST * MOST // 2 else 4
-        stages = min(STEPS, SHARED // ((rows + columns) * inputs * taps * product.itemsize))
+        warps = 8 if rows * columns > LONGEST_SIDE * LONGEST_SIDE // 2 else 4
+        stages = min(MOST_STAGES, SHARED_MEMORY // ((rows + columns) * inputs * taps * product.itemsize))
         tile = Tile(rows, phases, outputs, taps, inputs, warps, stages)
-        if math.prod(tile.grid(product)) >= PROCESSORS or max(rows, columns) <= 2 * LEAST:
+        if math.prod(tile.grid(product)) >= PROCESSORS or max(rows, columns) <= 2 * SHORTEST_SIDE:
             return tile
         if rows >= columns:
             rows //= 2
@@ -87,12 +87,12 @@ def tile_for(product: Product) -> Tile:
 
 
 def _shares(channels: int, others: int, most: int) -> tuple[int, int]:
-    """How many channels, and how many of the others times that, make at least LEAST and at most `most`."""
+    """How many channels and how many of the others to take: their product is from SHORTEST_SIDE to `most`."""
     own = min(most, _power(channels, least=1))
     shared = min(most // own, _power(others, least=1))
-    return max(own, LEAST // shared), shared
+    return max(own, SHORTEST_SIDE // shared), shared
 
 
-def _power(number: int, least: int = LEAST) -> int:
-    """The next power of two."""
+def _power(number: int, least: int = SHORTEST_SIDE) -> int:
+    """The next power of two, at least `least`."""
     return max(least, 1 << math.ceil(math.log2(number)))

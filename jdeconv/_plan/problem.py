@@ -1,4 +1,4 @@
-"""One result to be computed, by its sizes alone: what a plan is made of. No JAX here."""
+"""One result to be computed, described by its sizes alone: the planner's input. No JAX here."""
 
 import dataclasses
 import math
@@ -8,12 +8,12 @@ from .._geometry import Geometry, Size
 FEW_GROUPS = 8
 """The most groups that 'lax' gives a convolution each on GPU."""
 UNKNOWN = 2**15
-"""Channels, where their number is not known yet (vmap over kernels, exported): taken for many."""
+"""Stands for a number of channels that is not known yet (exported vmap over kernels), and counts as many."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Which of the three roles is the result, and the sizes of all: input `(n, *in, g, i)`, kernel `(*k, o, g, i)`,
+    """Which of the three roles is the result, and all their sizes: input `(n, *in, g, i)`, kernel `(*k, o, g, i)`,
     output `(n, *out, g, o)`."""
 
     geometry: Geometry
@@ -28,42 +28,42 @@ class Problem:
 
     @property
     def flops(self) -> Size:
-        """Two for each input position, tap and pair of channels, as the definition has them (padding included)."""
+        """Two for each input position, tap and channel pair, as in the definition (padding included)."""
         g = self.geometry
         return 2 * self.batch * math.prod((*g.input, *g.kernel, self.groups, self.inputs, self.outputs))
 
     @property
     def unknown_channels(self) -> bool:
-        """Whether channels in or out are not known, as `choose` marks them."""
+        """Whether the input or output channels are `UNKNOWN`, as `choose` marks them."""
         return max(self.inputs, self.outputs) >= UNKNOWN
 
     @property
     def taps(self) -> int:
-        """Of the kernel, in all dimensions."""
+        """The kernel's taps, over all dimensions."""
         return math.prod(self.geometry.kernel)
 
     @property
     def block_size(self) -> int:
-        """Positions in a block of outputs, in all dimensions."""
+        """Positions in a block of outputs, over all dimensions."""
         return math.prod(self.geometry.strides)
 
     @property
-    def image(self) -> int | None:
-        """Positions of the input, in all dimensions; None while they are symbolic."""
+    def input_positions(self) -> int | None:
+        """Positions of the input, over all dimensions; None while one is symbolic."""
         sizes = self.geometry.input
         return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
     @property
     def block_count(self) -> int:
-        """Of taps, in all dimensions; the last of each may be filled up."""
+        """Blocks of taps, over all dimensions; zeros may fill up the last of each."""
         return math.prod(self.geometry.blocks)
 
     @property
     def phase_count(self) -> int:
-        """That taps reach, in all dimensions."""
+        """Phases that some tap reaches, over all dimensions."""
         return math.prod(self.geometry.phases)
 
     @property
-    def filling(self) -> float:
-        """Taps in all blocks over taps of the kernel: how much work zeros make."""
+    def padding_factor(self) -> float:
+        """Positions in all blocks over the kernel's taps: 1 if blocks are full; the rest is zeros, and extra work."""
         return self.block_count * self.phase_count / max(self.taps, 1)

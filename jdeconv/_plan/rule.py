@@ -8,7 +8,7 @@ from .problem import Problem
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Where `when` holds, `method` is the best that was measured for the first three ('*': any)."""
+    """Where `when` holds, `method` was measured to be the best for platform, engine and result ('*': any)."""
 
     platform: str
     engine: str
@@ -24,17 +24,17 @@ def always(problem: Problem) -> bool:
 
 
 def strided(problem: Problem) -> bool:
-    """Zeros would stand between the input's positions."""
+    """Strides above 1: the definition puts zeros between the input's positions."""
     return any(s > 1 for s in problem.geometry.strides)
 
 
 def dilated(problem: Problem) -> bool:
-    """Outputs that no tap reaches stand between those that two neighbours reach."""
+    """Dilations above 1: two neighbouring taps reach outputs that are not neighbours."""
     return any(d > 1 for d in problem.geometry.dilations)
 
 
 def no_overlap(problem: Problem) -> bool:
-    """No output is reached by two taps: kernel <= stride."""
+    """Kernel <= stride: no output is reached by two taps."""
     return problem.block_count == 1
 
 

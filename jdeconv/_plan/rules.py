@@ -1,9 +1,9 @@
-"""Which formulation computes a result: one table of rules, each with its evidence, a file for each platform."""
+"""Which formulation computes a result: one table of rules with their evidence, from a file for each platform."""
 
 from . import cpu, gpu, tpu
 from .rule import Rule, always
 
-# The first rule that applies, and whose method supports the case, wins; the last one always does.
+# The first rule that applies, and whose method supports the case, wins. The last one always applies.
 RULES = (
     *cpu.RULES,
     *gpu.RULES,

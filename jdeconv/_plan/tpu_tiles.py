@@ -1,7 +1,7 @@
-"""How the TPU's kernel cuts a transposed convolution into steps that fit its memory. Integers; no JAX.
+"""How the TPU kernel cuts a transposed convolution into steps that fit its memory. Integers; no JAX here.
 
-Blocks are aligned to the output: position q = stride*b + r is phase r of block b. Tap t reaches it from input position
-b + shift, where t = first + stride*m, first = (r + low) mod stride and shift = (r + low) div stride - m.
+Blocks are aligned to the output: position q = stride*b + r is phase r of block b. Tap t = first + stride*m reaches q
+from input position b + shift, where first = (r + low) mod stride and shift = (r + low) div stride - m.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from .problem import Problem
 LANES = 128
 SUBLANES = 8
 BUDGET = 12 << 20
-"""Bytes of blocks and scratch. The compiler's limit is 16 MiB on every chip, of which it needs some for itself."""
+"""Bytes of VMEM for blocks and scratch. Every chip's limit is 16 MiB, and the compiler needs some of it."""
 ROWS = 512
-"""Rows of a product that hide the loading of its 128x128 weights."""
-MOST_MOVED = 1.1
-"""So many times the bytes of input, weights and output may be copied."""
+"""So many rows of a product hide the loading of its 128x128 weights."""
+MOST_COPIED = 1.1
+"""How many times the bytes of input, weights and output a plan may copy."""
 PART = 16
-"""A step that takes part of the width takes a multiple of so many blocks: whole tiles of the narrowest type."""
+"""A part of the width is a multiple of so many blocks: whole tiles of the narrowest type."""
 MOST_PRODUCTS = 512
-"""Taps, each a product that is written out in the kernel; more compile for minutes."""
+"""The most taps. The kernel has a product for each, and more compile for minutes."""
 
 
 class Phase(NamedTuple):
-    """Of one dimension: `taps` of them, first + stride*m, reach it from `shift - m`."""
+    """A phase of one dimension: its `taps` taps first + stride*m reach it from `shift - m`."""
 
     first: int
     shift: int
@@ -36,8 +36,8 @@ class Phase(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """One dimension."""
+class Dimension:
+    """The geometry of one dimension."""
 
     input: int
     kernel: int
@@ -51,9 +51,9 @@ class Line:
 
     @functools.cached_property
     def phases(self) -> list[Phase]:
-        """Those that have an output.
+        """The phases that have an output.
 
-        >>> Line(input=4, kernel=3, output=8, stride=2, low=0).phases
+        >>> Dimension(input=4, kernel=3, output=8, stride=2, low=0).phases
         [Phase(first=0, shift=0, taps=2), Phase(first=1, shift=0, taps=1)]
         """
         firsts = [divmod(r + self.low, self.stride) for r in range(min(self.stride, self.output))]
@@ -61,57 +61,57 @@ class Line:
 
     @functools.cached_property
     def shifts(self) -> tuple[int, int]:
-        """The lowest and the highest; (0, 0) where no tap is."""
+        """The lowest and the highest shift; (0, 0) without taps."""
         ends = [(p.shift - p.taps + 1, p.shift) for p in self.phases if p.taps]
         return (min(low for low, _ in ends), max(high for _, high in ends)) if ends else (0, 0)
 
     @property
     def halo(self) -> int:
-        """Input positions that a block needs beside one each."""
+        """How many more input positions than blocks a run of blocks needs."""
         low, high = self.shifts
         return high - low
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What the kernel is called for."""
+    """The sizes of one call of the kernel."""
 
     batch: int
-    height: Line
-    width: Line
+    height: Dimension
+    width: Dimension
     inputs: int
     """Channels."""
     outputs: int
     operand: int
-    """Bytes of an element of a product's operands; `read` and `written`: of the input and the output."""
+    """Bytes an element of a product's operands; `read`: of the input; `written`: of the output."""
     read: int
     written: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """One step's share."""
+    """What one step computes and holds."""
 
     images: int
     rows: int
     """Blocks of outputs in height."""
-    window: int
-    """Input rows held."""
+    input_rows: int
+    """Rows of the input in VMEM."""
     columns: int
     """Blocks of outputs in width, filled up to whole tiles."""
-    breadth: int
-    """Input columns held."""
+    input_columns: int
+    """Columns of the input in VMEM."""
     outputs: int
     """Channels."""
     outputs_first: bool
-    """Whether all images are done for some channels before the next ones; else the other way round."""
+    """Whether the outer loop is over parts of the output channels, and not over images."""
 
 
-def lines(geometry: Geometry) -> tuple[Line, Line]:
-    """Height and width; a line has height 1."""
+def dimensions(geometry: Geometry) -> tuple[Dimension, Dimension]:
+    """Height and width; in 1-D the height is 1."""
     sizes = zip(geometry.input, geometry.kernel, geometry.output, geometry.strides, geometry.low, strict=True)
-    found = [Line(*line) for line in sizes]
-    return (found[0] if len(found) > 1 else Line(1, 1, 1, 1, 0)), found[-1]
+    found = [Dimension(*line) for line in sizes]
+    return (found[0] if len(found) > 1 else Dimension(1, 1, 1, 1, 0)), found[-1]
 
 
 class Place(NamedTuple):
@@ -121,18 +121,18 @@ class Place(NamedTuple):
     lane: int
 
 
-def joins(inputs: int) -> bool:
-    """Whether a phase's taps in width are side by side, so that one product has whole lanes of few channels."""
+def joins_taps(inputs: int) -> bool:
+    """Whether a phase's taps in width lie side by side, so that few channels fill the lanes of one product."""
     return inputs < LANES
 
 
-def places(width: Line, inputs: int) -> list[Place]:
-    """Joined: those of each phase from whole lanes on, in the order of their shifts. Else each shift's once.
+def places(width: Dimension, inputs: int) -> list[Place]:
+    """Joined taps: for each phase from whole lanes on, by shift. Otherwise each shift once.
 
-    >>> places(Line(input=4, kernel=3, output=8, stride=2, low=0), 64)
+    >>> places(Dimension(input=4, kernel=3, output=8, stride=2, low=0), 64)
     [Place(shift=-1, lane=0), Place(shift=0, lane=64), Place(shift=0, lane=128)]
     """
-    if not joins(inputs):
+    if not joins_taps(inputs):
         low, high = width.shifts
         return [Place(shift, (shift - low) * _up(inputs, LANES)) for shift in range(low, high + 1)]
     apart = phase_lanes(width, inputs)
@@ -143,14 +143,14 @@ def places(width: Line, inputs: int) -> list[Place]:
     ]
 
 
-def phase_lanes(width: Line, inputs: int) -> int:
-    """From a phase's first lane to the next one's."""
+def phase_lanes(width: Dimension, inputs: int) -> int:
+    """Lanes from one phase's first lane to the next phase's."""
     return _up(max(1, *(phase.taps for phase in width.phases)) * inputs, LANES)
 
 
-def lanes(width: Line, inputs: int) -> int:
-    """Of a row of the scratch."""
-    if joins(inputs):
+def lanes(width: Dimension, inputs: int) -> int:
+    """Lanes of a row of the scratch."""
+    if joins_taps(inputs):
         return len(width.phases) * phase_lanes(width, inputs)
     return (width.halo + 1) * _up(inputs, LANES)
 
@@ -158,19 +158,19 @@ def lanes(width: Line, inputs: int) -> int:
 def tiles(call: Call) -> Tiles | str:
     """The largest steps that fit, or why there is no kernel.
 
-    Whole rows if they move little; else a step may take part of the width, with what its taps reach beside that.
+    Whole rows if they copy little. Else a step may take part of the width, and the columns its taps reach beside it.
     """
     products = call.height.kernel * call.width.kernel
     if products > MOST_PRODUCTS:
         return f"{products} products written out; expected at most {MOST_PRODUCTS}"
 
     def best(spans: Sequence[tuple[int, int]]) -> Tiles | None:
-        fitting = (tile for tile in candidates(call, spans) if used(tile, call) <= BUDGET)
+        fitting = (tile for tile in candidates(call, spans) if vmem_bytes(tile, call) <= BUDGET)
         return min(fitting, key=lambda tile: _cost(tile, call), default=None)
 
     whole, *parts = spans(call)
     found = best([whole])
-    if found is None or moved(found, call) > MOST_MOVED:
+    if found is None or copied_ratio(found, call) > MOST_COPIED:
         found = best([whole, *parts])
     if found is None:
         channels = f"{products} taps from {call.inputs} to {min(call.outputs, LANES)} channels"
@@ -178,43 +178,43 @@ def tiles(call: Call) -> Tiles | str:
     return found
 
 
-def at_default(problem: Problem) -> Call:
-    """At the default precision, which rounds float32 to bfloat16, to a result of the operands' type."""
+def default_call(problem: Problem) -> Call:
+    """The call at default precision (float32 is rounded to bfloat16), with a result of the operands' type."""
     size = 2 if problem.dtype == "bfloat16" else 4
-    height, width = lines(problem.geometry)
+    height, width = dimensions(problem.geometry)
     return Call(problem.batch, height, width, problem.inputs, problem.outputs, 2, size, size)
 
 
-def of(problem: Problem) -> Tiles | str:
-    """The steps by default, or why there is no kernel for it at some precision or to some type of result."""
-    call = at_default(problem)
+def tiles_for(problem: Problem) -> Tiles | str:
+    """The default call's steps, or why some precision or result type has no kernel."""
+    call = default_call(problem)
     widest = tiles(dataclasses.replace(call, operand=call.read, written=4))
     return widest if isinstance(widest, str) else tiles(call)
 
 
-def moved(tile: Tiles, call: Call) -> float:
-    """What the steps copy between HBM and VMEM, over the bytes of input, weights and output."""
+def copied_ratio(tile: Tiles, call: Call) -> float:
+    """Bytes that the steps copy between HBM and VMEM, over the bytes of input, weights and output."""
     y = call.written * call.outputs * call.batch * call.height.output * call.width.output
     read, needed = _read(tile, call)
     return (read + y) / (needed + y)
 
 
-def across(tile: Tiles, width: Line) -> int:
+def steps_in_width(tile: Tiles, width: Dimension) -> int:
     """Steps in width."""
     return -(-width.blocks // tile.columns)
 
 
-def first_column(tile: Tiles, width: Line) -> int:
-    """Of the input, held for the first blocks, whether it has such a one or not; the next blocks' is `columns` later.
+def first_column(tile: Tiles, width: Dimension) -> int:
+    """The input column, maybe beyond its ends, where the first step begins; each next step begins `columns` later.
 
-    Whole rows begin at 0. A part begins at a whole tile of memory.
+    Whole rows begin at 0, parts at whole tiles of memory.
     """
-    return 0 if across(tile, width) == 1 else width.shifts[0] // SUBLANES * SUBLANES
+    return 0 if steps_in_width(tile, width) == 1 else width.shifts[0] // SUBLANES * SUBLANES
 
 
-def last_start(tile: Tiles, width: Line) -> int:
-    """The highest column at which what is held may begin: from there on it reaches the input's end."""
-    return _up(width.input, tile.breadth) - tile.breadth
+def last_start(tile: Tiles, width: Dimension) -> int:
+    """The highest column where a step's input may begin: from there it reaches the input's end."""
+    return _up(width.input, tile.input_columns) - tile.input_columns
 
 
 class Edge(NamedTuple):
@@ -222,48 +222,48 @@ class Edge(NamedTuple):
 
     step: int
     start: int
-    """Of its columns, among those held."""
+    """Where the step's columns begin, in those in VMEM."""
     end: int
-    """Of the input, likewise."""
+    """Where the input ends, likewise."""
 
 
-def edges(tile: Tiles, width: Line) -> list[Edge]:
-    """But for the steps that only reach what is beyond."""
+def edges(tile: Tiles, width: Dimension) -> list[Edge]:
+    """The steps that reach beyond the input, without those that reach nothing else."""
     found = []
-    for step in range(across(tile, width)):
+    for step in range(steps_in_width(tile, width)):
         first = step * tile.columns + first_column(tile, width)
         held = min(max(first, 0), last_start(tile, width))
-        if first < 0 < first + tile.breadth or first < width.input < first + tile.breadth:
+        if first < 0 < first + tile.input_columns or first < width.input < first + tile.input_columns:
             found.append(Edge(step, first - held, width.input - held))
     return found
 
 
 def _cost(tile: Tiles, call: Call) -> tuple[float, int, int, float, int]:
-    """Bytes, if above `MOST_MOVED`; then rows of a product, up to `ROWS`; then parts, reading again, and size."""
+    """The copied ratio above `MOST_COPIED`; then rows of a product up to `ROWS`, parts, reading again, and size."""
     read, needed = _read(tile, call)
     m = tile.images * tile.rows * tile.columns
-    return (max(moved(tile, call), MOST_MOVED), -min(m, ROWS), -tile.outputs, max(read / needed, MOST_MOVED), m)
+    return max(copied_ratio(tile, call), MOST_COPIED), -min(m, ROWS), -tile.outputs, max(read / needed, MOST_COPIED), m
 
 
 def _read(tile: Tiles, call: Call) -> tuple[float, int]:
-    """Bytes of input and weights: those that are read, and those of each once."""
+    """Bytes of input and weights: as often as they are read, and once."""
     x = call.read * call.inputs * call.batch * call.height.input * call.width.input
     w = call.operand * call.inputs * call.outputs * call.height.kernel * call.width.kernel
     parts, images = -(-call.outputs // tile.outputs), call.batch // tile.images
-    held = tile.window == call.height.input and across(tile, call.width) == 1
+    held = tile.input_rows == call.height.input and steps_in_width(tile, call.width) == 1
     again, weights = (parts, 1) if tile.outputs_first else (1 if held else parts, 1 if parts == 1 else images)
     return x * _reread(tile, call) * again + w * weights, x + w
 
 
 def _reread(tile: Tiles, call: Call) -> float:
-    """How many times an image is read for all its blocks."""
-    rows, columns = -(-call.height.blocks // tile.rows), across(tile, call.width)
-    again = 1 if tile.window == call.height.input else rows * tile.window / call.height.input
-    return again * (1 if columns == 1 else columns * tile.breadth / call.width.input)
+    """How many times an image is read to compute all its blocks."""
+    rows, columns = -(-call.height.blocks // tile.rows), steps_in_width(tile, call.width)
+    again = 1 if tile.input_rows == call.height.input else rows * tile.input_rows / call.height.input
+    return again * (1 if columns == 1 else columns * tile.input_columns / call.width.input)
 
 
 def spans(call: Call) -> list[tuple[int, int]]:
-    """Of a step in width: blocks of outputs, and input columns. The whole width first."""
+    """What a step may take of the width: blocks of outputs, and input columns. The whole width comes first."""
     width, blocks = call.width, call.width.blocks
     parts = {_up(-(-blocks // number), PART) for number in range(2, -(-blocks // PART) + 1)}
     low, high = width.shifts
@@ -273,7 +273,7 @@ def spans(call: Call) -> list[tuple[int, int]]:
 
 
 def candidates(call: Call, spans: Sequence[tuple[int, int]]) -> Iterator[Tiles]:
-    """All ways to cut, fitting or not; `spans` are those in width, the whole first."""
+    """All ways to cut, whether they fit or not; `spans`: the ways in width, the whole width first."""
     outputs, height, blocks = call.outputs, call.height, call.height.blocks
     rows = sorted({-(-blocks // parts) for parts in range(1, blocks + 1)})
     images = [n for n in range(2, call.batch + 1) if call.batch % n == 0]
@@ -281,19 +281,19 @@ def candidates(call: Call, spans: Sequence[tuple[int, int]]) -> Iterator[Tiles]:
         for first in (True, False) if n < outputs else (True,):
             for span in spans:
                 for r in rows:
-                    for window in {height.input, min(height.input, r + height.halo)}:
-                        yield Tiles(1, r, window, *span, n, first)
+                    for input_rows in {height.input, min(height.input, r + height.halo)}:
+                        yield Tiles(1, r, input_rows, *span, n, first)
             for count in images:
                 if count * blocks * spans[0][0] <= ROWS:
                     yield Tiles(count, blocks, height.input, *spans[0], n, first)
 
 
-def used(tile: Tiles, call: Call) -> int:
-    """Bytes of VMEM: blocks, two of each that changes, scratch, and a sum with the term that is added to it."""
+def vmem_bytes(tile: Tiles, call: Call) -> int:
+    """Bytes of VMEM: blocks (twice if they change), scratch, and a sum with the term added to it."""
     height, width, inputs = call.height, call.width, call.inputs
     n = _up(tile.outputs, LANES)
-    x = tile.images * tile.window * _up(tile.breadth, 32 // call.read) * _up(inputs, LANES) * call.read
-    weights = lanes(width, inputs) if joins(inputs) else width.kernel * _up(inputs, LANES)
+    x = tile.images * tile.input_rows * _up(tile.input_columns, 32 // call.read) * _up(inputs, LANES) * call.read
+    weights = lanes(width, inputs) if joins_taps(inputs) else width.kernel * _up(inputs, LANES)
     w = height.kernel * _up(tile.outputs, 32 // call.operand) * weights * call.operand
     line = min(width.output, tile.columns * width.stride)
     y = tile.images * tile.rows * height.stride * _up(line, 32 // call.written) * n * call.written

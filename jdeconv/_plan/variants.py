@@ -1,4 +1,4 @@
-"""Which variant of a formulation computes a result: what a formulation would otherwise decide by itself. No JAX here.
+"""Which variant of a formulation computes a result, so that formulations choose nothing themselves. No JAX here.
 
 The first row that fits wins. A variant's name is a key of the formulation's `VARIANTS`.
 """
@@ -15,7 +15,7 @@ from .rule import always
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Where `when` holds, `name` is how `method` computes the result; each of the first four may name several."""
+    """Where `when` holds, `method` computes the result by variant `name`; the first four may list several words."""
 
     platform: str
     engine: str
@@ -26,73 +26,73 @@ class Variant:
 
 
 def one_position(problem: Problem) -> bool:
-    """An input of one position, which reaches an output."""
+    """An input of one position that reaches an output."""
     geometry = problem.geometry
-    return problem.image == 1 and all(len(range(taps.start, taps.stop)) for taps in geometry.reaching)
+    return problem.input_positions == 1 and all(len(range(taps.start, taps.stop)) for taps in geometry.reaching)
 
 
 def one_block(problem: Problem) -> bool:
-    """One block of taps, with no zeros between them, in up to three dimensions, for which there are letters."""
-    return problem.geometry.rank <= 3 and problem.block_count == 1 and problem.filling == 1
+    """One full block of taps in at most three dimensions: `gemm_tpu` has no letters for more."""
+    return problem.geometry.rank <= 3 and problem.block_count == 1 and problem.padding_factor == 1
 
 
 def blocks_not_full(problem: Problem) -> bool:
-    """Where zeros would fill up blocks of taps: infinite inputs times these are undefined, and they make work."""
-    return problem.filling > 1
+    """Blocks of taps not full: zeros in them would make work, and infinite inputs times zero are undefined."""
+    return problem.padding_factor > 1
 
 
 def blocks_not_full_in_groups(problem: Problem) -> bool:
-    """Two groups or more, and blocks of taps that zeros would fill up."""
-    return problem.groups > 1 and problem.filling > 1
+    """Several groups, blocks of taps not full."""
+    return problem.groups > 1 and problem.padding_factor > 1
 
 
-# 8, 4x4x4, 128 to 128, k 4, s 2: phases apart 4.9 ms, not 8.1; 16, 8x8, 512 to 256: 19, not 22; of less excess, as in
-# 16, 16x16, 256 to 128: 24, not 21; of few operations 8, 14x14, 64 to 32: 0.9, not 0.7.
-EXCESS, MANY, MUCH = 1.14, 64, 5e8  # positions over outputs, output channels, operations
+# A call for each phase is faster: 8, 4x4x4, 128 to 128, k 4, s 2: 4.9 ms, not 8.1; 16, 8x8, 512 to 256: 19, not 22. It
+# is slower with less excess (16, 16x16, 256 to 128: 24, not 21) or few operations (8, 14x14, 64 to 32: 0.9, not 0.7).
+EXCESS, MANY_CHANNELS, MUCH_WORK = 1.14, 64, 5e8  # positions in blocks over outputs, outputs, operations
 
 
 def blocks_not_full_or_in_excess(problem: Problem) -> bool:
-    """Blocks of taps that zeros would fill up, or blocks of outputs so far beyond the output that many calls pay."""
+    """Blocks of taps not full, or blocks of outputs so far beyond the output that calls by phase pay."""
     geometry = problem.geometry
     outputs = problem.batch * math.prod(geometry.output)
-    if problem.filling > 1 or not isinstance(outputs, int) or problem.unknown_channels:
-        return problem.filling > 1
+    if problem.padding_factor > 1 or not isinstance(outputs, int) or problem.unknown_channels:
+        return problem.padding_factor > 1
     blocks = problem.batch * math.prod(
         n * s for n, s in zip(block_geometry(geometry).output, geometry.strides, strict=True)
     )
     operations = 2 * outputs * problem.block_count * problem.groups * problem.inputs * problem.outputs
-    much = operations > MUCH and problem.outputs >= MANY and problem.phase_count <= 9
+    much = operations > MUCH_WORK and problem.outputs >= MANY_CHANNELS and problem.phase_count <= 9
     return much and blocks > EXCESS * outputs
 
 
-def to_few(problem: Problem) -> bool:
-    """To at most 8 channels a group, of which a row is shorter than a vector register."""
+def to_few_channels(problem: Problem) -> bool:
+    """At most 8 output channels a group: a row of them is shorter than a vector register."""
     return problem.outputs <= 8
 
 
-# Up to so many terms of depthwise kernels, on as many channels as a vector register holds, are padded one by one in
-# the loop that sums them: 64 on 4, 32x32, k 4, s 2: 0.15 ms, not 0.3; of more, LLVM tests each element for the ends.
+# The loop that sums so few terms can pad each one, if there are channels for a vector register: depthwise 64 on
+# 4, 32x32, k 4, s 2: 0.15 ms, not 0.3. With more terms LLVM tests each element for the ends.
 FEW_TERMS, VECTOR = 4, 16
 
 
 def few_terms_in_many_groups(problem: Problem) -> bool:
-    """Up to 4 terms, to one channel in each of 16 groups or more."""
+    """At least 16 groups of one output channel; input channels times blocks of taps at most 4."""
     few = problem.block_count * problem.inputs <= FEW_TERMS
     return few and problem.outputs == 1 and problem.groups >= VECTOR
 
 
 def many_to_fewer(problem: Problem) -> bool:
-    """From two images on, to two channels or more and at most as many as from; no output is cut off.
+    """Two or more images, two or more outputs, at least as many inputs; no output is cut off.
 
-    There the TPU compiler estimates fewer cycles for roles swapped than for autodiff's: 16, 8x8, 512 to 256, k 4, s 2:
-    51, not 116 thousand. Of one image it is more (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), of wide images the same, of
-    depthwise ones and of one output more (10, 21x21, 148 to 1, k 2, s 6: 19, not 17).
+    There the TPU compiler estimates fewer cycles for swapped roles than for autodiff's (16, 8x8, 512 to 256, k 4,
+    s 2: 51, not 116 thousand). It estimates more for one image (1, 16x16, 93 to 14, k 5, s 3: 16, not 8), for depthwise
+    kernels and for one output channel (10, 21x21, 148 to 1, k 2, s 6: 19, not 17), and the same for wide images.
     """
     return _many_to_fewer(problem, problem.geometry, problem.outputs)
 
 
 def many_to_fewer_in_blocks(problem: Problem) -> bool:
-    """The same of blocks of taps: from two images on, to at most as many channels, phases included, as from."""
+    """Two or more images, two or more outputs times phases, at least as many inputs; no block cut off."""
     return _many_to_fewer(problem, block_geometry(problem.geometry), problem.phase_count * problem.outputs)
 
 
@@ -104,7 +104,7 @@ def _many_to_fewer(problem: Problem, geometry: Geometry, outputs: int) -> bool:
 
 
 VARIANTS = (
-    # One lax convolution. The TPU's compiler makes slower programs of the same sums in another order of operations.
+    # One lax convolution. The TPU compiler's programs are slower if the same sums come in another order of operations.
     Variant("tpu", "*", "lax pallas", "kernel", many_to_fewer, "plain"),
     Variant("tpu", "*", "lax pallas", "input kernel", always, "as lax"),
     Variant("tpu", "*", "lax", "output", always, "as lax"),
@@ -125,11 +125,11 @@ VARIANTS = (
     Variant("cpu", "onednn", "phase", "kernel", always, "fused, for oneDNN"),
     Variant("*", "*", "phase", "output input", blocks_not_full, "apart"),
     Variant("*", "*", "phase", "*", always, "fused"),
-    # Matrix products. TPUs have no products of one position: their rules were measured before there were any.
+    # Matrix products. TPUs skip "one position": their rules were measured before it existed.
     Variant("tpu", "*", "gemm", "*", one_block, "one block"),
     Variant("cpu gpu other", "*", "gemm", "*", one_position, "one position"),
     Variant("gpu", "*", "gemm", "input kernel", always, "patches"),
-    Variant("cpu", "*", "gemm", "kernel", to_few, "patches, positions last"),
+    Variant("cpu", "*", "gemm", "kernel", to_few_channels, "patches, positions last"),
     Variant("cpu", "onednn", "gemm", "output", blocks_not_full_in_groups, "phases"),
     Variant("cpu", "*", "gemm", "output", blocks_not_full, "phases, positions last"),
     Variant("*", "*", "gemm", "output", always, "blocks"),

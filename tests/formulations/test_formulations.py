@@ -14,6 +14,7 @@ import jdeconv
 from jdeconv import _settings
 from jdeconv._formulations import METHODS
 from jdeconv._operator import lowering
+from jdeconv._plan import variants
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -33,14 +34,14 @@ def test_equals_the_definition_without_onednn(case):
 
 
 @pytest.mark.parametrize(
-    ("method", "bounds"), [("taps", {"VECTOR": 1}), ("phase", {"EXCESS": 1, "MANY": 1, "MUCH": 0})]
+    ("method", "bounds"), [("taps", {"VECTOR": 1}), ("phase", {"EXCESS": 1, "MANY_CHANNELS": 1, "MUCH_WORK": 0})]
 )
 @given(case=cases(dtypes=("float32", "bfloat16")))
 def test_what_larger_cases_take_equals_the_definition(method, bounds, case):
     """Depthwise from 16 channels on, and small images of many channels, which are not drawn."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bounds.items():
-            patch.setattr(METHODS[method], name, value)
+            patch.setattr(variants, name, value)
         if not refuses(method, case):
             case.check(case.run(method))
 

@@ -60,4 +60,4 @@ def test_the_input_of_a_few_taps():
 def test_materialised_is_the_identity():
     for value in (jnp.arange(6.0).reshape(2, 3), jnp.float32([[np.nan, -0.0]]), jnp.arange(3)):
         np.testing.assert_array_equal(jax.jit(materialised)(value), value)
-    assert Engine(None, np.dtype("float32"), "gpu").once(value) is value
+    assert Engine(None, np.dtype("float32"), "gpu").materialised(value) is value

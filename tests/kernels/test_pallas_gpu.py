@@ -29,11 +29,11 @@ drawn = functools.partial(cases, dtypes=("float32", "bfloat16"), ranks=(1, 2), m
 @contextlib.contextmanager
 def interpreted(tile=None):
     """`method='pallas'` is the kernel for GPUs, interpreted here, in tiles of that size if one is given."""
-    kernel = types.SimpleNamespace(
-        transpose_conv=functools.partial(pallas_gpu.transpose_conv, tile=tile, interpret=True)
-    )
+    kernel = functools.partial(pallas_gpu.transpose_conv, tile=tile, interpret=True)
+    by_kernel = functools.partial(pallas._by_kernel, "gpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pallas, "_kernel", lambda platform: kernel)
+        patch.setattr(pallas_gpu, "transpose_conv", kernel)
+        patch.setitem(pallas.VARIANTS["output"], "TPU kernel, interpreted", by_kernel)
         yield
 
 
@@ -244,20 +244,20 @@ def test_tiles_fit():
     for product in products():
         tile = tile_for(product)
         sides = tile.rows, tile.columns, tile.depth
-        assert all(side >= gpu_tiles.LEAST and side & (side - 1) == 0 for side in sides), (product, tile)
-        assert max(tile.rows, tile.columns) <= gpu_tiles.MOST
+        assert all(side >= gpu_tiles.SHORTEST_SIDE and side & (side - 1) == 0 for side in sides), (product, tile)
+        assert max(tile.rows, tile.columns) <= gpu_tiles.LONGEST_SIDE
         assert tile.rows * tile.columns <= 64 * 32 * tile.warps, (product, tile)  # sums of each thread
-        assert 2 <= tile.stages <= gpu_tiles.STEPS
-        assert tile.shared(product.itemsize) <= gpu_tiles.SHARED, (product, tile)
+        assert 2 <= tile.stages <= gpu_tiles.MOST_STAGES
+        assert tile.shared(product.itemsize) <= gpu_tiles.SHARED_MEMORY, (product, tile)
         assert tile.phases == 1 or product.fused
         # A side is more than twice what there is only where that is less than tensor cores take.
-        assert tile.rows < max(gpu_tiles.LEAST + 1, 2 * product.rows)
-        assert tile.columns < max(gpu_tiles.LEAST + 1, 4 * product.phases * product.outputs)
-        assert tile.depth < max(gpu_tiles.LEAST + 1, 4 * product.taps * product.inputs)
+        assert tile.rows < max(gpu_tiles.SHORTEST_SIDE + 1, 2 * product.rows)
+        assert tile.columns < max(gpu_tiles.SHORTEST_SIDE + 1, 4 * product.phases * product.outputs)
+        assert tile.depth < max(gpu_tiles.SHORTEST_SIDE + 1, 4 * product.taps * product.inputs)
 
 
 def test_large_products_have_large_tiles_and_small_ones_keep_processors_busy():
     large = Product(10**6, 4, 512, 4, 512, 2, fused=True)
-    assert (tile_for(large).rows, tile_for(large).columns) == (gpu_tiles.MOST, gpu_tiles.MOST)
+    assert (tile_for(large).rows, tile_for(large).columns) == (gpu_tiles.LONGEST_SIDE, gpu_tiles.LONGEST_SIDE)
     small = Product(512, 4, 256, 4, 512, 2, fused=True)
     assert math.prod(tile_for(small).grid(small)) >= gpu_tiles.PROCESSORS

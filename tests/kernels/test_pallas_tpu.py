@@ -93,7 +93,7 @@ def test_steps_that_see_no_input():
 NAMED = {
     "several steps in height, the last one part full": (
         Case(1, (7, 4), (5, 3), (2, 2), (1, 1), "SAME", (13, 7)),
-        {"rows": 2, "window": 7},
+        {"rows": 2, "input_rows": 7},
     ),
     "several images a step": (Case(4, (3, 2), (3, 3), (2, 2), (1, 1), "SAME", (6, 4), 1, 2, 3), {"images": 2}),
     "large strides, whole blocks": (Case(1, (2, 2), (10, 16), (5, 8), (1, 1), "SAME", (10, 16), 1, 2, 2), {"rows": 1}),
@@ -101,7 +101,7 @@ NAMED = {
     "stride beyond the kernel": (Case(1, (3, 2), (2, 1), (6, 3), (1, 1), "SAME", (17, 6), 1, 2, 2), {"rows": 1}),
     "pads wider than the kernel": (
         Case(2, (7, 5), (2, 3), (2, 2), (1, 1), ((6, 5), (1, 1)), (3, 9), 1, 2, 2),
-        {"rows": 1, "window": 7},
+        {"rows": 1, "input_rows": 7},
     ),
     "output channels in two parts": (
         Case(2, (3, 4), (3, 3), (2, 2), (1, 1), "SAME", (6, 8), 1, 2, 200),
@@ -112,11 +112,11 @@ NAMED = {
     "a reach beyond a part": (Case(1, (20,), (26,), (1,), (1,), "VALID", (45,), 1, 2, 2), {"columns": 16}),
     "parts of the width, all rows held": (
         Case(1, (5, 37), (3, 5), (1, 2), (1, 1), "SAME", (5, 73), 1, 2, 2),
-        {"rows": 2, "window": 5, "columns": 16},
+        {"rows": 2, "input_rows": 5, "columns": 16},
     ),
     "parts of height and width": (
         Case(2, (5, 37), (3, 5), (2, 2), (1, 1), "VALID", (11, 77), 1, 2, 2),
-        {"rows": 2, "window": 3, "columns": 16},
+        {"rows": 2, "input_rows": 3, "columns": 16},
     ),
     "parts of width and output channels": (
         Case(1, (2, 35), (3, 3), (1, 1), (1, 1), "SAME", (2, 35), 1, 2, 200),
@@ -210,7 +210,7 @@ def test_what_only_this_kernel_refuses(sizes, reason):
 # The steps: plain integers, against the definition of a tap.
 
 LINES = st.builds(
-    tpu_tiles.Line,
+    tpu_tiles.Dimension,
     input=st.integers(1, 9),
     kernel=st.integers(1, 9),
     output=st.integers(1, 30),
@@ -255,16 +255,16 @@ def test_steps_fit_and_cover_all(call, budget):
             least = 1, 1, min(height.input, 1 + height.halo)
             outputs = min(call.outputs, 128)
             assert all(
-                tpu_tiles.used(tpu_tiles.Tiles(*least, *span, outputs, True), call) > budget
+                tpu_tiles.vmem_bytes(tpu_tiles.Tiles(*least, *span, outputs, True), call) > budget
                 for span in tpu_tiles.spans(call)
             )
             return
-        assert tpu_tiles.used(tile, call) <= budget
+        assert tpu_tiles.vmem_bytes(tile, call) <= budget
     assert call.batch % tile.images == 0
     assert 1 <= tile.rows <= height.blocks
-    assert tile.images == 1 or (tile.rows, tile.window) == (height.blocks, height.input)
+    assert tile.images == 1 or (tile.rows, tile.input_rows) == (height.blocks, height.input)
     # Every row that a step's taps reach is in its window, wherever that is put.
-    assert tile.window == height.input or tile.window >= min(height.input, tile.rows + height.halo)
+    assert tile.input_rows == height.input or tile.input_rows >= min(height.input, tile.rows + height.halo)
     assert tile.outputs == call.outputs or tile.outputs % 128 == 0
     assert tile.columns % 8 == 0
 
@@ -273,29 +273,31 @@ def test_steps_fit_and_cover_all(call, budget):
 def test_columns_that_a_step_reaches_are_held(call):
     """Those from an aligned column on; where they are not, `edges` says so."""
     width = call.width
-    for columns, breadth in tpu_tiles.spans(call):
-        tile = tpu_tiles.Tiles(1, 1, call.height.input, columns, breadth, call.outputs, True)
-        steps, last = tpu_tiles.across(tile, width), tpu_tiles.last_start(tile, width)
-        assert steps == 1 or not any(size % 8 for size in (tpu_tiles.first_column(tile, width), last, breadth, columns))
-        assert last < width.input <= last + breadth
+    for columns, input_columns in tpu_tiles.spans(call):
+        tile = tpu_tiles.Tiles(1, 1, call.height.input, columns, input_columns, call.outputs, True)
+        steps, last = tpu_tiles.steps_in_width(tile, width), tpu_tiles.last_start(tile, width)
+        assert steps == 1 or not any(
+            size % 8 for size in (tpu_tiles.first_column(tile, width), last, input_columns, columns)
+        )
+        assert last < width.input <= last + input_columns
         cut = {edge.step: edge for edge in tpu_tiles.edges(tile, width)}
         for step in range(steps):
             wanted = step * columns + tpu_tiles.first_column(tile, width)
             start = min(max(wanted, 0), last)
-            edge = cut.get(step, tpu_tiles.Edge(step, 0, breadth))
+            edge = cut.get(step, tpu_tiles.Edge(step, 0, input_columns))
             for block in range(step * columns, min((step + 1) * columns, width.blocks)):
                 for position in range(block + width.shifts[0], block + width.shifts[1] + 1):
                     if steps == 1 or not 0 <= position < width.input:  # whole rows are all held
                         continue
                     place = position - wanted
-                    assert 0 <= place < breadth
+                    assert 0 <= place < input_columns
                     # Among those held it is `edge.start` later, and before the end.
                     assert start + edge.start + place == position
-                    assert 0 <= edge.start + place < min(edge.end, breadth)
+                    assert 0 <= edge.start + place < min(edge.end, input_columns)
 
 
 def plane(size, channels, kernel=4, stride=2, batch=1):
-    line = tpu_tiles.Line(size, kernel, stride * size, stride, (kernel - stride) // 2)
+    line = tpu_tiles.Dimension(size, kernel, stride * size, stride, (kernel - stride) // 2)
     return tpu_tiles.Call(batch, line, line, *channels, 2, 2, 2)
 
 
@@ -304,16 +306,16 @@ def plane(size, channels, kernel=4, stride=2, batch=1):
 def test_large_images_are_read_once_or_little_more(size, channels):
     call = plane(size, channels)
     tile = tpu_tiles.tiles(call)
-    assert 1 <= tpu_tiles.moved(tile, call) <= 1.1
+    assert 1 <= tpu_tiles.copied_ratio(tile, call) <= 1.1
     assert tile.rows * tile.columns >= 512
-    assert (tpu_tiles.across(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
+    assert (tpu_tiles.steps_in_width(tile, call.width) > 1) == (size == 1024 or (size == 512 and channels != (64, 64)))
 
 
 def test_lines_beyond_the_memory_are_cut():
-    line = tpu_tiles.Line(1 << 20, 10, 5 << 20, 5, 2)
-    call = tpu_tiles.Call(1, tpu_tiles.Line(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
+    line = tpu_tiles.Dimension(1 << 20, 10, 5 << 20, 5, 2)
+    call = tpu_tiles.Call(1, tpu_tiles.Dimension(1, 1, 1, 1, 0), line, 64, 32, 4, 4, 4)
     assert tpu_tiles.tiles(call).columns == 512
-    assert tpu_tiles.moved(tpu_tiles.tiles(call), call) < 1.1
+    assert tpu_tiles.copied_ratio(tpu_tiles.tiles(call), call) < 1.1
 
 
 def test_small_images_share_a_step():

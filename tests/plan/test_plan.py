@@ -253,10 +253,10 @@ def test_unknown_sizes_count_as_large_on_gpu():
     assert chosen == {"lax"}
 
 
-def test_flops_blocks_and_filling():
+def test_flops_blocks_and_their_padding():
     p = Problem(build((5, 5), (3, 4), (2, 2), (1, 1), "SAME"), "output", 4, 2, 3, 7, "float32")
     assert p.flops == 2 * 4 * 5 * 5 * 3 * 4 * 2 * 3 * 7
-    assert (p.block_count, p.filling) == (2 * 2, 16 / 12)
+    assert (p.block_count, p.padding_factor) == (2 * 2, 16 / 12)
 
 
 def test_every_variant_is_chosen_by_a_row_and_every_row_chooses_one():
