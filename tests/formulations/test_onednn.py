@@ -323,7 +323,7 @@ def test_a_closed_gate_leaves_all_to_lax(closed):
 
 
 def test_the_environment_switches_it_off():
-    code = "from jdeconv import onednn; print(onednn.unavailable())"
+    code = "from jdeconv._formulations import onednn; print(onednn.unavailable())"
     environment = {**os.environ, "JDECONV_ONEDNN": "0"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "JDECONV_ONEDNN=0" in found.stdout
