@@ -58,7 +58,7 @@ class Geometry:
 
     @property
     def phases(self) -> tuple[int, ...]:
-        """How many of a block's `strides` positions a tap can reach."""
+        """How many of a block's `strides` positions lie within the kernel's extent."""
         return tuple(min(s, e) for s, e in zip(self.strides, self.extent, strict=True))
 
     @property

@@ -31,8 +31,8 @@ class Layout:
     """As `input`, for the result."""
     groups: int = 1
     slides: bool = False
-    """Whether the kernel slides over the dilated input: last tap first, with the output channels of all groups. Else it
-    is the strided convolution's kernel: first tap first, with the input channels of all groups."""
+    """True: lax's kernel, last tap first, with the output channels of all groups. False: the kernel of the strided
+    convolution, first tap first, with the input channels of all groups."""
 
     @property
     def rank(self) -> int:

@@ -16,6 +16,7 @@ from .._jax_operations import jnp, lax
 from .._phases import block_counts, block_geometry, block_offset, phase_offset
 from .._plan.problem import Problem
 
+# Before jaxlib 0.11 XLA CPU drops barriers before it fuses.
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel's blocks: the program holds a mask of them, a byte each
 

@@ -1,7 +1,7 @@
 """One `lax` convolution for each result: lhs dilation and a flipped kernel for the output, the definition itself.
 
-XLA is never given negative padding: with it, jaxlib 0.10 reads out of bounds (CPU, no lhs dilation). What a negative
-pad would cut off is sliced away instead.
+XLA is never given negative padding, but for TPUs (`conv_tpu`): with it, jaxlib 0.10 reads out of bounds on CPU without
+lhs dilation. What a negative pad would cut off is sliced away instead.
 """
 
 import string
@@ -29,8 +29,8 @@ def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engin
     if groups > 1:  # XLA wants one channel axis, groups outermost
         w = lax.transpose(w, (*range(rank), rank + 1, rank, rank + 2))
     pads = geometry.outer
-    # XLA takes an unpadded dimension with kernel = lhs dilation for a grouped one (window stride = kernel - 1), and
-    # jaxlib 0.10 to 0.12 abort if a kernel exceeds its input elsewhere. So such a dimension gets a row, cut off again.
+    # XLA mistakes an unpadded dimension of kernel 2 and lhs dilation 2 for a grouped convolution's. jaxlib 0.10 to 0.12
+    # then abort if the kernel exceeds the input in another one. So such a dimension gets a row, cut off again.
     spare = [
         int((k, s, d) == (2, 2, 1) and max(pad) <= 0)
         for k, s, d, pad in zip(geometry.kernel, geometry.strides, geometry.dilations, pads, strict=True)
@@ -111,7 +111,7 @@ def _output_for_cudnn(x: jax.Array, w: jax.Array, geometry: Geometry, engine: En
 
 
 def _input_for_onednn(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """Without the outputs that no tap reaches: oneDNN refuses strides beyond the kernel."""
+    """Without the outputs that no tap reaches: oneDNN is not called for strides beyond the kernel."""
     return input_grad(w, *without_gaps(y, geometry), engine)
 
 
@@ -119,7 +119,7 @@ def _kernel_for_onednn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: E
     """Without the outputs that no tap reaches; channels as positions and positions as a batch, where faster."""
     # 7, 74x17, 1 to 113, k 3x12, s 7x2: 15 ms, not 42; 3, 7x21x7, 5 to 174, k 1x1x9, s 2x4x1: 3.2, not 7.2.
     y, geometry = without_gaps(y, geometry)
-    # One channel adds no positions; in one dimension, positions are folded too.
+    # Not for one channel, which adds no positions, except in one dimension, where rows are folded too.
     if geometry.dilations[-1] == 1 and (y.shape[-1] > 1 or geometry.rank == 1):
         return _channels_as_positions(x, y, geometry, engine)
     return kernel_grad(x, y, geometry, engine)

@@ -55,10 +55,10 @@ class Engine:
         return lax.concatenate(dense, dimension_numbers.out_spec[1])
 
     def _groups_at_once(self, lhs: jax.Array, rhs: jax.Array, arguments: dict[str, Any]) -> bool:
-        """Whether oneDNN computes all groups in one call, for which 16-bit floats are widened.
+        """Whether all groups go to oneDNN in one call, which widens 16-bit floats.
 
-        bfloat16 with many outputs is faster group by group: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2: 2.8 ms,
-        not 9.2. 8 times 16 to 8 is not.
+        bfloat16 of 32 or more outputs a group goes group by group: by AMX, 4, 14x14, 2 times 128 to 128, k 4, s 2:
+        2.8 ms, not 9.2. Of 8 outputs a group (8 times 16 to 8) it would be slower.
         """
         outputs = rhs.shape[arguments["dimension_numbers"].rhs_spec[0]] // arguments["feature_group_count"]
         split = lhs.dtype == "bfloat16" and onednn.computes_in("bfloat16") and outputs >= 32

@@ -80,18 +80,20 @@ def _by_phases(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -
     return join_phases(_sums(products, geometry.rank + 2, 1, geometry), geometry)
 
 
-def _sums(products: jax.Array, taps: int, positions: int, geometry: Geometry) -> list[jax.Array]:
-    """For each phase, the sum of its taps' products. The axes of taps begin at `taps`; without them, positions begin at
-    `positions`."""
-    before, rank = (slice(None),) * taps, geometry.rank
-    shape = [*products.shape[:taps], *products.shape[taps + rank :]]
+def _sums(products: jax.Array, taps_axis: int, positions_axis: int, geometry: Geometry) -> list[jax.Array]:
+    """For each phase, the sum of its taps' products.
+
+    The axes of taps begin at `taps_axis`. Once they are gone, positions begin at `positions_axis`.
+    """
+    before, rank = (slice(None),) * taps_axis, geometry.rank
+    shape = [*products.shape[:taps_axis], *products.shape[taps_axis + rank :]]
     sums = []
     for taps_of_phase, one_phase in phases(geometry):
-        shape[positions : positions + rank] = one_phase.output
+        shape[positions_axis : positions_axis + rank] = one_phase.output
         terms = [jnp.zeros(shape, products.dtype)]
         for tap in () if one_phase.empty else _taps(one_phase):
             pads = [(0, 0, 0)] * len(shape)
-            pads[positions : positions + rank] = [(*pair, 0) for pair in tap_pads(tap, one_phase)]
+            pads[positions_axis : positions_axis + rank] = [(*pair, 0) for pair in tap_pads(tap, one_phase)]
             terms.append(lax.pad(products[*before, *taps_of_phase][*before, *tap], products.dtype.type(0), pads))
         sums.append(functools.reduce(operator.add, terms))
     return sums
@@ -131,19 +133,19 @@ def _kernel_by_patches_positions_last(x: jax.Array, y: jax.Array, geometry: Geom
     """One product with a matrix of patches whose positions come last."""
     rank, (groups, o) = geometry.rank, y.shape[-2:]
     y = pad(y, list(zip(geometry.low, geometry.high, strict=True)))
-    patches = y.transpose(-2, -1, *range(rank + 1))
+    columns = y.transpose(-2, -1, *range(rank + 1))
     sizes = zip(geometry.input, geometry.kernel, geometry.strides, geometry.dilations, strict=True)
     # One dimension at a time needs fewer slices: each is a loop to compile and a pass through memory.
     for dim, (i, k, s, d) in reversed(list(enumerate(sizes))):
-        axis = patches.ndim - rank + dim
+        axis = columns.ndim - rank + dim
         if rank < 3 or dim == rank - 1:
-            patches, (end,) = pad_for_slices(patches, axis, (0,), (i,), (s,))
-            windows = [lax.slice_in_dim(patches, t * d, t * d + end, s, axis) for t in range(k)]
-            patches = jnp.stack(windows, axis=1)
+            columns, (end,) = pad_for_slices(columns, axis, (0,), (i,), (s,))
+            windows = [lax.slice_in_dim(columns, t * d, t * d + end, s, axis) for t in range(k)]
+            columns = jnp.stack(windows, axis=1)
         else:  # a gather moves whole rows as fast: 1, 64x64x32, 64 to 1, k 3, s 2, compiled in 62 ms, not 272
             reached = jnp.arange(k)[:, None] * d + jnp.arange(i) * s
-            patches = jnp.moveaxis(gather(patches, reached, axis), axis, 1)
-    w = engine.product(patches.reshape(groups, -1, *patches.shape[-rank - 1 :]), x, "go_,_gi->goi")
+            columns = jnp.moveaxis(gather(columns, reached, axis), axis, 1)
+    w = engine.product(columns.reshape(groups, -1, *columns.shape[-rank - 1 :]), x, "go_,_gi->goi")
     return w.reshape(groups, *geometry.kernel, o, x.shape[-1]).transpose(*range(1, rank + 2), 0, -1)
 
 

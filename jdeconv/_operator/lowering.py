@@ -71,7 +71,7 @@ def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> An
     # A Pallas kernel may refuse, and a refusal inside XLA's partitioner would not reach the caller.
     if program.devices > 1 and not pallas and (known := with_devices(context)):
         context, devices = known
-        # A TPU's part takes lax's program, the only one that was compiled there.
+        # A TPU's part takes method 'lax', variant 'plain': nothing else was compiled in parts.
         compute = functools.partial(_compute, "other" if platform == "tpu" else platform, platform == "cpu")
         return lowered(partitioned(compute, devices, **parameters), context, a, b)
     if program.alone:
@@ -120,21 +120,25 @@ def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
     if isinstance(a, Tracer) or isinstance(b, Tracer):
         # A tool evaluates a program equation by equation, inside a trace of its own. It gets operations of JAX, which
         # every transformation knows: neither oneDNN's calls nor a TPU's kernels have derivatives.
-        platform = PLATFORMS.get(_default_platform(), "other")
+        platform = _default_platform()
         return _compute("other" if platform == "tpu" else platform, False, a, b, **parameters)
     # jit moves what is not committed to a device to the default one.
     devices = {device for operand in (a, b) if getattr(operand, "committed", False) for device in operand.devices()}
     if len(devices) > 1 and not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         return _partitioned(a, b, **parameters)
-    platform = next(iter(devices)).platform if devices else _default_platform()
+    platform = _named_by_planner(next(iter(devices)).platform) if devices else _default_platform()
     if len(devices) > 1:
         platform = "other"
-    return _compiled(platform, platform == "cpu", a, b, **parameters)  # a device calls a GPU of either make "gpu"
+    return _compiled(platform, platform == "cpu", a, b, **parameters)
 
 
 def _default_platform() -> str:
     device = jax.config.jax_default_device  # type: ignore[attr-defined]
     if isinstance(device, str):
         device = jax.devices(device)[0]
-    platform: str = device.platform if device else jax.default_backend()
-    return platform
+    return _named_by_planner(device.platform if device else jax.default_backend())
+
+
+def _named_by_planner(platform: str) -> str:
+    """The planner's name of a device's platform: a device calls a GPU of either make 'gpu'."""
+    return platform if platform in PLATFORMS.values() else "other"

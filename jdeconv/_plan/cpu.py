@@ -82,8 +82,8 @@ def few_terms_in_other_types(problem: Problem) -> bool:
 
 def in_many_groups(problem: Problem) -> bool:
     """Strided, 8 or more groups of 4 to 8 outputs; full blocks, or up to 9 phases with under 16 inputs or bfloat16."""
-    many_to_few = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
-    return many_to_few and (problem.padding_factor == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
+    in_many = problem.groups >= 8 and 4 <= problem.outputs <= 8 and in_few_convolutions(problem)
+    return in_many and (problem.padding_factor == 1 or problem.inputs < 16 or problem.dtype == "bfloat16")
 
 
 def in_many_phases(problem: Problem) -> bool:
@@ -290,7 +290,7 @@ def bfloat16_to_many(problem: Problem) -> bool:
     return full and problem.phase_count * problem.outputs >= 128 * problem.block_count
 
 
-# bfloat16: where oneDNN would be given float32, XLA's products still use bfloat16 instructions.
+# Rows that name bfloat16 come before rows of any engine: those are for XLA, and for oneDNN that is given float32.
 RULES = (
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
     Rule("cpu", "*", "output", few_terms, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 39; lax 50"),

@@ -60,7 +60,7 @@ class Problem:
 
     @property
     def phase_count(self) -> int:
-        """Phases that some tap reaches, over all dimensions."""
+        """Phases within the kernel's extent, over all dimensions."""
         return math.prod(self.geometry.phases)
 
     @property

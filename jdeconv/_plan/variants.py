@@ -1,4 +1,4 @@
-"""Which variant of a formulation computes a result, so that formulations choose nothing themselves. No JAX here.
+"""Which variant of a formulation computes a result, so that formulations choose by sizes alone. No JAX here.
 
 The first row that fits wins. A variant's name is a key of the formulation's `VARIANTS`.
 """
@@ -46,13 +46,14 @@ def blocks_not_full_in_groups(problem: Problem) -> bool:
     return problem.groups > 1 and problem.padding_factor > 1
 
 
-# A call for each phase is faster: 8, 4x4x4, 128 to 128, k 4, s 2: 4.9 ms, not 8.1; 16, 8x8, 512 to 256: 19, not 22. It
-# is slower with less excess (16, 16x16, 256 to 128: 24, not 21) or few operations (8, 14x14, 64 to 32: 0.9, not 0.7).
-EXCESS, MANY_CHANNELS, MUCH_WORK = 1.14, 64, 5e8  # positions in blocks over outputs, outputs, operations
+# A call for each phase, and one call in blocks: 8, 4x4x4, 128 to 128, k 4, s 2: 4.9 and 8.1 ms; 16, 8x8, 512 to 256: 19
+# and 22; with less excess, 16, 16x16, 256 to 128: 24 and 21; with few operations, 8, 14x14, 64 to 32: 0.9 and 0.7.
+EXCESS, MANY_CHANNELS, MUCH_WORK, FEW_PHASES = 1.14, 64, 5e8, 9  # excess: positions in blocks over positions out
 
 
 def blocks_not_full_or_in_excess(problem: Problem) -> bool:
-    """Blocks of taps not full, or blocks of outputs so far beyond the output that calls by phase pay."""
+    """Blocks of taps not full; or blocks hold over 1.14 times the output's positions, with 64 or more output channels,
+    over 500 million operations and at most 9 phases."""
     geometry = problem.geometry
     outputs = problem.batch * math.prod(geometry.output)
     if problem.padding_factor > 1 or not isinstance(outputs, int) or problem.unknown_channels:
@@ -61,7 +62,7 @@ def blocks_not_full_or_in_excess(problem: Problem) -> bool:
         n * s for n, s in zip(block_geometry(geometry).output, geometry.strides, strict=True)
     )
     operations = 2 * outputs * problem.block_count * problem.groups * problem.inputs * problem.outputs
-    much = operations > MUCH_WORK and problem.outputs >= MANY_CHANNELS and problem.phase_count <= 9
+    much = operations > MUCH_WORK and problem.outputs >= MANY_CHANNELS and problem.phase_count <= FEW_PHASES
     return much and blocks > EXCESS * outputs
 
 

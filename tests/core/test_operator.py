@@ -352,6 +352,15 @@ def test_eager_calls_are_planned_for_where_jit_runs_them(committed, wanted, defa
         assert lowering._eager(operand, operand) == (wanted, wanted == "cpu")
 
 
+@pytest.mark.parametrize(("backend", "wanted"), [("cpu", "cpu"), ("gpu", "gpu"), ("tpu", "other"), ("metal", "other")])
+def test_what_a_tool_traces_is_planned_for_the_default_platform(backend, wanted, monkeypatch):
+    monkeypatch.setattr(lowering, "_compute", lambda platform, onednn, a, b, **_: seen.append((platform, onednn)) or a)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    seen = []
+    jax.jit(lambda x: lowering._eager(x, x)).trace(jnp.ones(1))
+    assert seen == [(wanted, False)]
+
+
 def test_an_interpreter_of_programs_gets_operations_that_jax_knows():
     """It evaluates equations by `impl`, inside a trace of its own."""
     ours, theirs, x, w, y = pair()

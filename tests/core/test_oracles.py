@@ -38,7 +38,7 @@ def test_tensorflow_2d(case):
 
 
 @needs_tf
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
 @given(case=cases(dtypes=("float32", "float64"), ranks=(1, 3), explicit=False))
 def test_tensorflow_1d_and_3d(case):
     wanted = tensorflow_run(tf, case)
@@ -46,7 +46,7 @@ def test_tensorflow_1d_and_3d(case):
 
 
 @needs_tf
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=max(settings.default.max_examples // 4, 1))
 @given(case=cases(dtypes=("float16", "bfloat16"), ranks=(1, 2), explicit=False, most_groups=1, dilated=False))
 def test_tensorflow_in_half_precision(case):
     wanted = tensorflow_run(tf, case)
@@ -62,7 +62,7 @@ def test_pytorch(case):
 
 
 @needs_onnx
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
 @given(case=cases(dtypes=("float32",), ranks=(1, 2, 3)))
 def test_onnx_runtime(case):
     agree(case, case.run()[:1], [onnx_run(onnx, onnxruntime, case)])

@@ -170,7 +170,7 @@ def test_random_calls_on_pytorch(keras_on_torch, call):
     assert call.check(keras_on_torch)
 
 
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
 @given(call=calls(dtypes=("float32",), most_dilation=1, formats=("channels_last",), ranks=(1, 2)))
 def test_random_calls_on_tensorflow(keras_on_tensorflow, call):
     """Those that TensorFlow's CPU kernels compute: the strided convolution leads back from the output's size.

@@ -198,7 +198,7 @@ def refuses_nothing_by_pads(call):
 
 
 @needs_runtime
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
 @given(call=calls(dtypes=("float32", "float64"), auto_pads=("SAME_UPPER", "SAME_LOWER"), most_groups=1))
 def test_random_calls_of_the_reference_evaluator(call):
     assume(math.prod(call.x) * math.prod(call.w[1:]) < 2000)  # it loops
@@ -206,7 +206,7 @@ def test_random_calls_of_the_reference_evaluator(call):
         check_close([call.ours()], [call.reference()], {"float32": 1e-5, "float64": 1e-12}[call.dtype], call)
 
 
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=max(settings.default.max_examples // 2, 1))
 @given(call=calls(), more=st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_the_standards_equations(call, more):
     """Totals of any sign, halves rounded down, against the definition."""

@@ -189,7 +189,7 @@ def test_bytes_that_the_kernel_moves():
     wide = cases.cube("in parts", 16, 8, (1024, 1024), 4, 2)
     assert tpu_pallas.kernel_bytes(tpu_program.problem_of(once, "output", "bfloat16")) == 1
     assert tpu_pallas.kernel_bytes(tpu_program.problem_of(wide, "output", "bfloat16")) > 1
-    assert tpu_program.without_kernel(tpu_program.problem_of(once, "output", "bfloat16")) == "lax"
+    assert tpu_program.without_kernel(tpu_program.problem_of(once, "output", "bfloat16")).method == "lax"
     assert tpu_pallas.refusal(cases.cube("deep", 1, 8, (4, 4), 3, 2, rank=3), "bfloat16") == (
         "3 spatial dimensions; expected 1 or 2"
     )
