@@ -173,7 +173,7 @@ def test_the_doubles_double():
         assert jnp.einsum("i,i->", np.ones(3, "float32"), np.ones(3, "float32")) == 3
 
 
-@pytest.mark.sampled(13)
+@pytest.mark.sampled(19)
 @pytest.mark.parametrize("doubles", [doubling, exchanged])
 @pytest.mark.parametrize("method", ["auto", *RUN_HERE])
 @pytest.mark.parametrize("find", [value, all_three])

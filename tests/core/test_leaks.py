@@ -54,6 +54,7 @@ def grown(call):
     return counts() - before
 
 
+@pytest.mark.sampled(0)
 def test_nothing_grows_over_eager_calls():
     x, w = problem()
     arrays, programs, jaxprs, objects = grown(lambda: upsampled(x, w))
@@ -61,6 +62,7 @@ def test_nothing_grows_over_eager_calls():
     assert objects < CALLS / 100
 
 
+@pytest.mark.sampled(0)
 def test_nothing_grows_over_compiled_gradients():
     x, w = problem()
     step = jax.jit(jax.grad(loss, (0, 1)))

@@ -59,7 +59,7 @@ def test_values_and_gradients(rank, name, method):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, wanted)
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(19)
 @pytest.mark.parametrize("method", ["auto", "lax", "phase", "gemm", "taps"])
 @pytest.mark.parametrize("name", ["odd", "stride 1", "depthwise, strided", "grouped"])
 def test_sums_that_may_be_zero(name, method):

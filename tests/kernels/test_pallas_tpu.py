@@ -67,6 +67,7 @@ def test_equals_the_definition_and_so_do_its_gradients(case, number):
         case.check(case.run("pallas"))
 
 
+@pytest.mark.sampled(0)
 @fewer
 @given(
     case=cases(dtypes=FLOATS, ranks=(1, 2), most_groups=1, dilated=False, sizes={1: (60, 16), 2: (36, 4)}),
