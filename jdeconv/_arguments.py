@@ -59,8 +59,11 @@ def described(value: Any) -> str:
 
 def integer(value: Any) -> int | None:
     """`value` as an int if it is an integer known now, in an array or not; else None."""
+    value = concrete(value)
+    if getattr(getattr(value, "dtype", None), "kind", None) == "b":  # NumPy 2.0 still takes its booleans for integers
+        return None
     try:
-        return operator.index(concrete(value))
+        return operator.index(value)
     except TypeError:  # floats, strings, and traced values
         return None
 
