@@ -10,8 +10,9 @@ import numpy as np
 from .._arguments import shown
 from .._errors import either, refusal
 from .._formulations import METHODS
+from .._formulations.engine import at_least_float32
 from .._geometry import Geometry
-from .._jax_operations import jnp, lax
+from .._jax_operations import lax
 from .._operator.primitive import solve, unfolded
 from .._plan.choose import AUTO
 from .explicit_mesh import Dimension, channels, on_mesh
@@ -153,7 +154,7 @@ def with_bias(y: jax.Array, bias: jax.Array | None, channel_axis: int) -> jax.Ar
     """
     if bias is None:
         return y
-    wide = np.promote_types(y.dtype, "float32") if jnp.issubdtype(y.dtype, jnp.floating) else y.dtype
+    wide = at_least_float32(y.dtype)
     shape = [1] * y.ndim
     shape[channel_axis] = -1
     return (y.astype(wide) + bias.astype(wide).reshape(shape)).astype(y.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._arguments import described, integers, items, shown
 from .._errors import refusal
-from .._geometry import Geometry, Undecidable, at_least_zero, holds
+from .._geometry import Geometry, Undecidable, at_least_zero, extent, holds
 from .._jax_operations import jnp, lax
 from .apply import Layout
 from .arrays import ALL_DTYPES, Names
@@ -97,7 +97,7 @@ def geometry_of(
     inputs, kernel = layout.input_sizes(x), layout.kernel_sizes(w)
     outputs, lows = [], []
     for dim, (i, k, s, d, (low, high)) in enumerate(zip(inputs, kernel, strides, dilations, pads, strict=True)):
-        taken = (k - 1) * d
+        taken = extent(k, d) - 1
         try:
             padded = at_least_zero(dim, (i - 1) * s + 1) + low + high
             if not holds(dim, ">=", padded, 0):

@@ -2,21 +2,18 @@
 
 from typing import Protocol
 
-from .._plan.problem import Problem
+from .._plan.problem import Supports
 from . import conv, gemm, pallas, phase, taps
 from .engine import Engine as Engine
 from .engine import Variants
 from .engine import engine_for as engine_for
 
 
-class Formulation(Protocol):
+class Formulation(Supports, Protocol):
     """A module that computes some or all of the three results."""
 
     VARIANTS: Variants
     """For each result, the functions that compute it, by the names that `_plan.variants` gives them."""
-
-    def supports(self, problem: Problem) -> str | None:
-        """None if this formulation computes the problem's result, else the reason why not, which the error shows."""
 
 
 METHODS: dict[str, Formulation] = {"lax": conv, "phase": phase, "gemm": gemm, "taps": taps, "pallas": pallas}

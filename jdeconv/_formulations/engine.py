@@ -20,6 +20,12 @@ MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """The type to sum `dtype` in: 16-bit floats are widened."""
+    # NumPy promotes even under jax.numpy_dtype_promotion("strict").
+    return np.promote_types(dtype, "float32") if jnp.issubdtype(dtype, np.floating) else dtype
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """What runs a formulation's convolutions and products, at one precision and with one type of result."""
@@ -141,9 +147,8 @@ class Engine:
 
     @property
     def sum_dtype(self) -> Any:
-        """The type of sums made here, and not inside one operation of XLA: at least float32."""
-        # NumPy promotes even under jax.numpy_dtype_promotion("strict").
-        return np.promote_types(self.dtype, "float32") if jnp.issubdtype(self.dtype, np.floating) else self.dtype
+        """The type of sums made here, and not inside one operation of XLA."""
+        return at_least_float32(self.dtype)
 
 
 Compute: TypeAlias = Callable[[jax.Array, jax.Array, Geometry, Engine], jax.Array]

@@ -38,7 +38,7 @@ def supports(problem: Problem) -> str | None:
         return f"{problem.groups} groups; expected 1"
     if problem.dtype not in DTYPES:
         return f"{problem.dtype}; expected {' or '.join(DTYPES)}"
-    if max(problem.inputs, problem.outputs) >= UNKNOWN:
+    if problem.unknown_channels:
         return f"an unknown number of channels, or at least {UNKNOWN}; expected a known number below that"
     sizes = (problem.batch, *geometry.input, *geometry.output)
     if unknown := [size for size in sizes if not isinstance(size, int)]:

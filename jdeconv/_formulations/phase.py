@@ -7,6 +7,7 @@ undefined.
 
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -71,19 +72,18 @@ def _fused_kernel(convolve: Compute, x: jax.Array, y: jax.Array, geometry: Geome
     return kernel_from_blocks(convolve(x, output_to_blocks(y, geometry), block_geometry(geometry), engine), geometry)
 
 
-def _variants(forms: str, result: str, **ways: Any) -> dict[str, Compute]:
+def _variants(result: str, forms: Sequence[str], **ways: Any) -> dict[str, Compute]:
     """Each way with each variant of the convolution it calls: 'fused, as lax' calls the convolution 'as lax'."""
-    convolutions = {form: conv.VARIANTS[result][form] for form in forms.split(", ")}
     return {
-        way if form == "plain" else f"{way}, {form}": functools.partial(compute, convolve)
+        way if form == "plain" else f"{way}, {form}": functools.partial(compute, conv.VARIANTS[result][form])
         for way, compute in ways.items()
-        for form, convolve in convolutions.items()
+        for form in forms
     }
 
 
 # Input gradients have no variant for oneDNN: at stride 1 there are no gaps that it would refuse.
 VARIANTS: Variants = {
-    "output": _variants("plain, for cuDNN, as lax", "output", fused=_fused_output, apart=_output_apart),
-    "input": _variants("plain, as lax", "input", fused=_fused_input, apart=_input_apart),
-    "kernel": _variants("plain, for oneDNN, for cuDNN, as lax", "kernel", fused=_fused_kernel),
+    "output": _variants("output", ("plain", "for cuDNN", "as lax"), fused=_fused_output, apart=_output_apart),
+    "input": _variants("input", ("plain", "as lax"), fused=_fused_input, apart=_input_apart),
+    "kernel": _variants("kernel", ("plain", "for oneDNN", "for cuDNN", "as lax"), fused=_fused_kernel),
 }

@@ -2,23 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
 
 from .._errors import unsupported
 from .engine_kind import EngineKind
-from .problem import UNKNOWN, Problem
+from .problem import UNKNOWN, Problem, Supports
 from .rule import Rule
 from .rules import RULES
 from .variants import VARIANTS, Variant
 
 AUTO = "auto"
-
-
-class Supports(Protocol):
-    """The part of a formulation that planning needs."""
-
-    def supports(self, problem: Problem) -> str | None:
-        """None if this formulation computes the problem's result, else the reason why not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +53,8 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
 
 
 def check_method(problem: Problem, method: str, methods: Mapping[str, Supports]) -> None:
-    """Raises NotImplementedError if the method can't do this case; 'auto' can do all."""
-    if method != AUTO and (reason := methods[method].supports(_in_numbers(problem))):
+    """Raises NotImplementedError if the named method can't do this case."""
+    if reason := methods[method].supports(_in_numbers(problem)):
         raise unsupported(method, reason)
 
 

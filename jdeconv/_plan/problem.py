@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Protocol
 
 from .._geometry import Geometry, Size
 
@@ -67,3 +68,10 @@ class Problem:
     def padding_factor(self) -> float:
         """Positions in all blocks over the kernel's taps: 1 if blocks are full; the rest is zeros, and extra work."""
         return self.block_count * self.phase_count / max(self.taps, 1)
+
+
+class Supports(Protocol):
+    """The part of a formulation that planning needs."""
+
+    def supports(self, problem: Problem) -> str | None:
+        """None if this formulation computes the problem's result, else the reason why not, which the error shows."""

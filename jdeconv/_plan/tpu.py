@@ -107,7 +107,7 @@ def kernel_fills_the_chip(problem: Problem) -> bool:
     to make up for it (8, 103x103, 107 to 120, k 7, s 1: 1791; lax 1056). Outputs that leave lanes empty: only from 512
     positions on, as the change of layout after them costs more (3, 10x10, 91 to 111, k 4, s 2: 26; lax 20).
     """
-    from . import tpu_tiles
+    from . import tpu_tiles  # a tenth of the time that importing jdeconv would take
 
     few = problem.dtype != "bfloat16" or min(problem.inputs, problem.outputs) < 64
     if few or problem.taps > MOST_WRITTEN_OUT or (not strided(problem) and tpu_tiles.joins_taps(problem.inputs)):

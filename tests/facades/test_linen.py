@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import RUN_HERE
-from flax_cases import layers, tolerance
+from flax_cases import layers, same, tolerance
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
@@ -20,13 +20,6 @@ import jdeconv
 linen = peer("flax.linen")
 pytestmark = needs(linen, "flax")
 X = np.random.default_rng(0).standard_normal((2, 5, 6, 4)).astype(np.float32)
-
-
-def same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        np.testing.assert_array_equal(np.asarray(a, np.float64), np.asarray(b, np.float64))
 
 
 @given(case=layers())

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -66,3 +67,11 @@ def tolerance(dtype):
     parts of order 1, which a circular output adds up and to which a bias is added.
     """
     return dict(rtol=1e-4, atol=1e-4) if dtype == np.float32 else dict(rtol=4 * 2.0**-8, atol=4 * 2.0**-8)
+
+
+def same(ours, theirs):
+    """The same structure, shapes, dtypes and numbers."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        np.testing.assert_array_equal(np.asarray(a, np.float64), np.asarray(b, np.float64))
