@@ -132,7 +132,7 @@ def explain(
     call = jax.eval_shape(lambda x, w: prepare(rank, x, w, *arguments, **options), x, w)
     input, kernel = (
         jax.ShapeDtypeStruct(shape, array.dtype)
-        for shape, array in ((call.input_shape, call.x), (call.kernel_shape, call.w))
+        for shape, array in ((call.image_shape, call.x), (call.kernel_shape, call.w))
     )
     output = jax.ShapeDtypeStruct(result_shape(input, kernel, call.geometry, "output"), call.dtype)
     forward = problem_of(input, kernel, call.geometry, "output", call.dtype)

@@ -8,8 +8,9 @@ import os
 
 from ._jax_compat import setting
 
-patched = setting(False)
-"""Whether `jax.lax`'s convolutions are routed through jdeconv: in a thread inside `with patch():`, or everywhere."""
+patched = setting(None)
+"""Which of `jax.lax`'s convolutions are routed through jdeconv: 'every' or 'transposed' inside `with patch():` or
+everywhere, else None."""
 
 onednn = setting(os.environ.get("JDECONV_ONEDNN") != "0")
 """Whether programs may call oneDNN."""

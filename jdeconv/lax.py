@@ -1,17 +1,19 @@
-"""`jax.lax.conv_transpose`, with the same numbers and fast gradients."""
+"""`jax.lax`'s convolutions, transposed and not, with the same numbers and fast gradients."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from ._arguments import flag, int_pairs, items
-from ._errors import blames_caller, refusal
+from ._errors import blames_caller, refusal, unsupported
 from ._facade.apply import Call, Layout, method_for, transpose_conv
 from ._facade.arrays import Names, precision_now, python_values, result_type
-from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension
+from ._facade.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension, strided_geometry_of
 from ._facade.sizes import spatial_only, unreachable
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
+from ._plan.choose import AUTO
 
 MODES = ("SAME", "VALID")
 # lax's layouts where dimension_numbers is None, by the number of dimensions.
@@ -97,6 +99,186 @@ def conv_transpose(
         method=method,
     )
     return transpose_conv(call)
+
+
+@blames_caller
+def conv_general_dilated(
+    lhs: Any,
+    rhs: Any,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+    *,
+    method: str = "auto",
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated`: the convolution that a transposed one is the transpose of, and that one too.
+
+    A convolution with `lhs_dilation` above 1 is a transposed convolution. One without is the same operator solved for
+    its input. Both have fast gradients. `jax.lax` itself computes the other calls: `window_strides` and `lhs_dilation`
+    both above 1, `batch_group_count` above 1, `out_sharding`, strided symbolic sizes, dtypes of 8-bit floats. It also
+    refuses what does not fit, with its own errors.
+
+    Args:
+      lhs: the input, `[N, C_in, spatial...]` unless `dimension_numbers` says otherwise; any number of spatial
+        dimensions. Float, complex or integer.
+      rhs: the kernel, `[C_out, C_in / groups, spatial...]` unless `dimension_numbers` says otherwise, same dtype.
+      window_strides: one int a spatial dimension, in pixels: the steps of the kernel over the padded input.
+      padding: `'SAME'`, `'SAME_LOWER'`, `'VALID'`, or a (low, high) pair of pixels a dimension, negative to crop.
+      lhs_dilation: one int a spatial dimension, in pixels: the input's own steps; None (default) is 1.
+      rhs_dilation: one int a spatial dimension, in pixels: the steps between the kernel's taps; None (default) is 1.
+      dimension_numbers: None (default: channels first), three strings, or a `jax.lax.ConvDimensionNumbers`.
+      feature_group_count: the number of groups; divides the input and output channels. Default 1.
+      batch_group_count: the number of groups of the batch. Default 1.
+      precision: as in `conv_transpose`. Default: `jax.default_matmul_precision`'s.
+      preferred_element_type: the dtype of sums and result. Default: the dtype of `lhs`.
+      out_sharding: the result's sharding on a mesh with explicit axes. Default None.
+      method: `'auto'` (default: by a table of measured rules) or the formulation to use, for gradients too: `'lax'`,
+        `'phase'`, `'gemm'`, `'taps'` or `'pallas'`.
+
+    Returns: what `jax.lax.conv_general_dilated` returns, up to rounding.
+
+    Raises:
+      NotImplementedError: a `method` that can't do this case (`'auto'` never raises it).
+      All else: as `jax.lax.conv_general_dilated`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> x, w = jnp.ones((1, 5, 5, 3)), jnp.ones((3, 3, 3, 8))
+      >>> y = conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+      >>> y.shape
+      (1, 3, 3, 8)
+
+    Semantics: JAX 0.10 to 0.12 `jax.lax.conv_general_dilated` (tests/facades/test_lax_conv.py).
+    """
+    arguments = dict(
+        lhs=lhs,
+        rhs=rhs,
+        window_strides=window_strides,
+        padding=padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        dimension_numbers=dimension_numbers,
+        feature_group_count=feature_group_count,
+        batch_group_count=batch_group_count,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+        out_sharding=out_sharding,
+    )
+    call = call_or_none(prepare_general, arguments | {"method": method_for(method)})
+    if call is not None:
+        return transpose_conv(call)
+    if method not in (AUTO, "lax"):
+        raise unsupported(method, "is not for this call, which jax.lax computes or refuses")
+    return lax.conv_general_dilated(**arguments)  # type: ignore[no-any-return]
+
+
+@blames_caller
+def conv(
+    lhs: Any,
+    rhs: Any,
+    window_strides: Any,
+    padding: str,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv`: `conv_general_dilated` in the default layout, without dilations and groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> conv(jnp.ones((1, 3, 5, 5)), jnp.ones((8, 3, 3, 3)), (2, 2), "SAME").shape
+      (1, 8, 3, 3)
+    """
+    options = dict(precision=precision, preferred_element_type=preferred_element_type)
+    return conv_general_dilated(lhs, rhs, window_strides, padding, **options)
+
+
+@blames_caller
+def conv_with_general_padding(
+    lhs: Any,
+    rhs: Any,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any,
+    rhs_dilation: Any,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
+    """`jax.lax.conv_with_general_padding`: `conv_general_dilated` in the default layout, without groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> x, w = jnp.ones((1, 3, 5, 5)), jnp.ones((8, 3, 3, 3))
+      >>> conv_with_general_padding(x, w, (1, 1), [(1, 1), (1, 1)], (2, 2), None).shape
+      (1, 8, 9, 9)
+    """
+    options = dict(precision=precision, preferred_element_type=preferred_element_type)
+    return conv_general_dilated(lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **options)
+
+
+def call_or_none(prepare: Callable[..., Call | None], arguments: Mapping[str, Any]) -> Call | None:
+    """The call that `prepare` makes of lax's arguments; None where lax itself has to compute or refuse it.
+
+    lax has to where the result would not have lax's type: weak types, and layouts of input and output that differ on
+    a mesh with explicit axes, which go by their position.
+    """
+    try:
+        call = prepare(**arguments)
+    except (TypeError, ValueError):
+        return None
+    if call is None:
+        return None
+    types = [jax.typeof(operand) for operand in (call.x, call.w)]
+    explicit = any(kind.sharding.mesh.explicit_axes for kind in types)
+    weak = all(kind.weak_type for kind in types)
+    return None if weak or (explicit and call.layout.input != call.layout.output) else call
+
+
+def prepare_general(
+    lhs: Any,
+    rhs: Any,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: Any = 1,
+    batch_group_count: Any = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+    method: str = AUTO,
+) -> Call | None:
+    """The call of `jax.lax.conv_general_dilated`'s arguments; None if the operator can't be it.
+
+    Raises TypeError or ValueError where they don't fit.
+    """
+    rank = getattr(lhs, "ndim", 2) - 2
+    sliding = per_dimension("window_strides", window_strides, rank)
+    inner = (1,) * rank if lhs_dilation is None else per_dimension("lhs_dilation", lhs_dilation, rank)
+    dilations = (1,) * rank if rhs_dilation is None else per_dimension("rhs_dilation", rhs_dilation, rank)
+    dilated = max(inner, default=1) > 1
+    if (dilated and max(sliding) > 1) or batch_group_count != 1 or out_sharding is not None:
+        return None
+    x, w, layout = arrays_and_layout(lhs, rhs, dimension_numbers, feature_group_count, dilated=dilated)
+    if isinstance(padding, str) and not dilated:
+        extents = map(extent, layout.kernel_sizes(w), dilations)
+        pads = tuple(lax.padtype_to_pads(layout.input_sizes(x), tuple(extents), sliding, padding))
+    else:
+        pads = int_pairs(padding, rank, least=None)
+    if dilated:
+        geometry = geometry_of(x, w, layout, inner, dilations, pads)
+    else:
+        geometry = strided_geometry_of(x, w, layout, sliding, dilations, pads)
+    dtype = result_type(LAX, x, w, preferred_element_type, like_lax=True)
+    result = "output" if dilated else "input"
+    return Call(x, w, layout, geometry, dtype, precision_now(precision), method, result)
 
 
 def prepare(

@@ -64,7 +64,7 @@ def torch_layout(rank: int, groups: int) -> Layout:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "w"),
-    meta_fields=("layout", "geometry", "dtype", "precision", "method"),
+    meta_fields=("layout", "geometry", "dtype", "precision", "method", "result"),
 )
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -78,6 +78,8 @@ class Call:
     """Of sums and result."""
     precision: Any
     method: str
+    result: str = "output"
+    """The role that is solved for: "output" is the transposed convolution of x, "input" the convolution of x."""
 
     @property
     def operator_geometry(self) -> Geometry:
@@ -85,48 +87,58 @@ class Call:
         return self.geometry if self.layout.rank else ONE_POSITION
 
     @property
-    def input_shape(self) -> tuple[Any, ...]:
-        """`(n, *in, g, i)`, the operator's input."""
+    def image_shape(self) -> tuple[Any, ...]:
+        """x as the operator's operand: `(n, *in, g, i)`, or `(n, *out, g, o)` where the convolution is asked for."""
         batch, channels = (self.x.shape[self.layout.input[end]] for end in (0, -1))
-        return (batch, *self.operator_geometry.input, self.layout.groups, channels // self.layout.groups)
+        geometry = self.operator_geometry
+        spatial = geometry.input if self.result == "output" else geometry.output
+        return (batch, *spatial, self.layout.groups, channels // self.layout.groups)
 
     @property
     def kernel_shape(self) -> tuple[Any, ...]:
         """`(*k, o, g, i)`, the operator's kernel."""
-        outputs = self.w.shape[self.layout.kernel[-2]]
+        groups = self.layout.groups
+        outputs, inputs = (self.w.shape[axis] for axis in self.layout.kernel[-2:])
         if self.layout.slides:
-            outputs //= self.layout.groups
-        return (*self.operator_geometry.kernel, outputs, *self.input_shape[-2:])
+            outputs //= groups
+        else:
+            inputs //= groups
+        return (*self.operator_geometry.kernel, outputs, groups, inputs)
 
 
 def transpose_conv(call: Call) -> jax.Array:
-    """The transposed convolution, in the layout and with the dtype that the call asks for.
+    """The transposed convolution or the convolution, in the layout and with the dtype that the call asks for.
 
-    On a mesh with explicit axes the output's batch and space are split as the input's. Its channels are split as the
-    groups, and as the kernel's output channels.
+    On a mesh with explicit axes the result's batch and space are split as x's. Its channels are split as the groups,
+    and as the kernel's channels that it has.
     """
-    layout, groups = call.layout, call.layout.groups
+    layout, groups, result = call.layout, call.layout.groups, call.result
     batch_axis, *spatial_axes, channel_axis = layout.input
     *_, kernel_outputs, kernel_inputs = layout.kernel
-    sizes = (call.x.shape[batch_axis], *call.geometry.output)
-    outputs = call.kernel_shape[-3] * groups
+    given, axis_of_result, place = (
+        ("input", kernel_outputs, -3) if result == "output" else ("output", kernel_inputs, -1)
+    )
+    sizes = (call.x.shape[batch_axis], *getattr(call.geometry, result))
+    channel_count = call.kernel_shape[place] * groups
     # Which of (batch, *spatial, channels) each dimension of the result is.
     order = np.argsort(layout.output).tolist()
 
     def compute(x: jax.Array, w: jax.Array) -> jax.Array:
-        x = x.transpose(layout.input).reshape(call.input_shape)
+        x = x.transpose(layout.input).reshape(call.image_shape)
         w = w.transpose(layout.kernel)
         if layout.slides:
             w = w.reshape(*w.shape[:-2], groups, w.shape[-2] // groups, w.shape[-1])
             w = lax.rev(w.swapaxes(-2, -3), range(layout.rank))
-        w = w.reshape(call.kernel_shape)
+        operands = {given: unfolded(x, call.x, call.w), "kernel": w.reshape(call.kernel_shape)}
         options = dict(dtype=call.dtype, precision=call.precision, method=call.method)
-        y = solve("output", call.operator_geometry, input=unfolded(x, call.x, call.w), kernel=w, **options)
-        return y.reshape(*sizes, outputs).transpose(order)
+        y = solve(result, call.operator_geometry, **options, **operands)  # type: ignore[arg-type]
+        return y.reshape(*sizes, channel_count).transpose(order)
 
     dimensions = [
         *(Dimension(size, ((0, axis),)) for size, axis in zip(sizes, (batch_axis, *spatial_axes), strict=True)),
-        channels(outputs, groups, channel_axis, kernel_outputs, kernel_outputs if layout.slides else kernel_inputs),
+        channels(
+            channel_count, groups, channel_axis, axis_of_result, kernel_outputs if layout.slides else kernel_inputs
+        ),
     ]
     return on_mesh(compute, call.x, call.w, [dimensions[axis] for axis in order])
 

@@ -1,7 +1,10 @@
-"""lax's arguments checked, and its convolution of a dilated input turned into a `Geometry`.
+"""lax's arguments checked, and its convolutions turned into a `Geometry`.
 
-lax slides the kernel over the dilated and padded input; the operator adds each tap to the outputs. So lax's last tap is
-the operator's first, and `low` is the kernel's extent less 1 and less lax's low pad.
+Of a dilated input: lax slides the kernel over it; the operator adds each tap to the outputs. So lax's last tap is the
+operator's first, and `low` is the kernel's extent less 1 and less lax's low pad.
+
+Of an input that is not dilated: lax's input is the operator's output, lax's output the operator's input, and `low` is
+lax's low pad.
 """
 
 import operator
@@ -29,8 +32,13 @@ def arrays_and_layout(
     feature_group_count: Any,
     transpose_kernel: bool = False,
     names: Names = LAX,
+    *,
+    dilated: bool = True,
 ) -> tuple[jax.Array, jax.Array, Layout]:
-    """Input and kernel, checked against each other. Raises ValueError or TypeError, in the caller's `names`."""
+    """Input and kernel, checked against each other. Raises ValueError or TypeError, in the caller's `names`.
+
+    `dilated`: whether the layout is for `geometry_of`, else for `strided_geometry_of`.
+    """
     x, w = _lax_array(names.input, lhs, names.shown_input), _lax_array(names.kernel, rhs)
     if w.ndim != x.ndim or x.ndim < 2:
         raise refusal(
@@ -43,9 +51,10 @@ def arrays_and_layout(
         )
     (n, c, *images), (o, i, *kernels), (out_n, out_c, *results) = _dimension_numbers(dimension_numbers, x, w)
     # With transpose_kernel lax's O and I are those of the strided convolution: its outputs are the input here.
-    channels = (i, o) if transpose_kernel else (o, i)
+    slides = dilated and not transpose_kernel
     (groups,) = integers(names.groups, feature_group_count, lengths=(1,), least=1)
-    layout = Layout((n, *images, c), (*kernels, *channels), (out_n, *results, out_c), groups, not transpose_kernel)
+    channels = (o, i) if slides else (i, o)
+    layout = Layout((n, *images, c), (*kernels, *channels), (out_n, *results, out_c), groups, slides)
     if not all(isinstance(size, int) and size for size in layout.kernel_sizes(w)):
         raise refusal(
             ValueError,
@@ -55,7 +64,9 @@ def arrays_and_layout(
             "expected known sizes of at least 1",
             "Give every spatial dimension a tap; where sizes are symbolic, export a program for each.",
         )
-    inputs, (outputs, kernel_inputs) = x.shape[c], (w.shape[axis] for axis in channels)
+    inputs, outputs, kernel_inputs = x.shape[c], w.shape[o], w.shape[i]
+    if transpose_kernel:
+        outputs, kernel_inputs = kernel_inputs, outputs
     if inputs != (kernel_inputs if transpose_kernel else kernel_inputs * groups):
         per_group = f" in each of {groups} groups" if groups > 1 and not transpose_kernel else ""
         raise refusal(
@@ -114,6 +125,30 @@ def geometry_of(
             raise undecidable(error, names.input, names.shown_input(x)) from error
         lows.append(taken - low)
     return Geometry(inputs, kernel, tuple(outputs), tuple(strides), tuple(dilations), tuple(lows))
+
+
+def strided_geometry_of(
+    x: jax.Array,
+    w: jax.Array,
+    layout: Layout,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+) -> Geometry:
+    """lax's sizes where the kernel slides by `strides` over the input, which `pads` pad or crop.
+
+    Raises ValueError where sizes don't fit or are symbolic and leave a pad open.
+    """
+    outputs, kernel, inputs = layout.input_sizes(x), layout.kernel_sizes(w), []
+    for dim, (o, k, s, d, (low, high)) in enumerate(zip(outputs, kernel, strides, dilations, pads, strict=True)):
+        if not holds(dim, ">=", o + low + high, 0):
+            raise ValueError("more is cut off than there is")
+        inputs.append((at_least_zero(dim, o + low + high - extent(k, d) + s)) // s)
+    lows = tuple(low for low, _ in pads)
+    geometry = Geometry(tuple(inputs), kernel, outputs, tuple(strides), tuple(dilations), lows)
+    if not all(isinstance(pad, int) for pad in (*lows, *geometry.high)):
+        raise ValueError("a pad is symbolic")
+    return geometry
 
 
 def per_dimension(name: str, value: Any, rank: int) -> tuple[int, ...]:

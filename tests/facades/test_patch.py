@@ -70,6 +70,8 @@ def test_routed_calls_give_lax_results(call):
         x, w = call.arrays()
         with jdeconv.patch():
             assert routed(whole, x, w)
+            assert routed(made_of_it, x, w)
+        with jdeconv.patch(only="transposed"):
             assert routed(made_of_it, x, w) == (max(found["lhs_dilation"], default=1) > 1)
         theirs = jit(lambda x, w: everything(x, w))(x, w)
         with jdeconv.patch():
@@ -80,8 +82,6 @@ def test_routed_calls_give_lax_results(call):
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 NOT_TAKEN = {
     "strided": lambda: lax.conv_general_dilated(X, W, (2, 1), [(1, 1), (1, 1)], (1, 2), None, NUMBERS),
-    "not dilated": lambda: lax.conv_general_dilated(X, W, (1, 1), "SAME", None, (2, 2), NUMBERS),
-    "dilated by 1": lambda: lax.conv_general_dilated(X, W, (1, 1), [(1, 1), (1, 1)], (1, 1), None, NUMBERS),
     "groups of the batch": lambda: lax.conv_general_dilated(
         X, W, (1, 1), [(1, 1), (1, 1)], (2, 2), None, NUMBERS, batch_group_count=2
     ),
@@ -99,6 +99,23 @@ def test_other_calls_are_what_they_were(name):
     with jdeconv.patch():
         assert not routed(NOT_TAKEN[name])
         assert program(NOT_TAKEN[name]) == before
+
+
+ORDINARY = {
+    "not dilated": lambda: lax.conv_general_dilated(X, W, (1, 1), "SAME", None, (2, 2), NUMBERS),
+    "dilated by 1": lambda: lax.conv_general_dilated(X, W, (1, 1), [(1, 1), (1, 1)], (1, 1), None, NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_convolutions_are_routed_unless_only_transposed_ones_are_asked_for(name):
+    before = program(ORDINARY[name])
+    with jdeconv.patch(only="transposed"):
+        assert not routed(ORDINARY[name])
+        assert program(ORDINARY[name]) == before
+        with jdeconv.patch():
+            assert routed(ORDINARY[name])
+        assert not routed(ORDINARY[name])
 
 
 ERRONEOUS = {
@@ -207,7 +224,7 @@ def test_the_function_lasts_until_restored():
     jdeconv.patch()
     gc.collect()
     assert routed(transposed, X, W)
-    jdeconv._patch._wrappers.release(everywhere=True)  # nobody has the object that would
+    jdeconv._patch._wrappers.release(everywhere="every")  # nobody has the object that would
 
 
 def test_restored_within_its_block():
@@ -271,7 +288,7 @@ def test_what_runs_follows_the_patch_and_is_compiled_once_for_each(outer):
         undo = jdeconv.patch()
         call(X, W)
         undo.restore()
-    assert traced == [False, True]
+    assert traced == [None, "every"]
     assert "transposed_convolution" not in names_of_operations(inner)
     with jdeconv.patch():
         assert "transposed_convolution" in names_of_operations(inner)
