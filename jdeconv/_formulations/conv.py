@@ -55,6 +55,9 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
     rank = geometry.rank
     n, groups, i = y.shape[0], y.shape[-2], w.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
+    if not engine.onednn:  # proven for images that end at the last window
+        # XLA's windows stop before the rest of a stride, which need not be cut off.
+        pads = [(low, 0 if _rest(high, s) else high) for (low, high), s in zip(pads, geometry.strides, strict=True)]
     x = engine.conv(
         one_channel_axis(_cropped(y, pads)),
         one_channel_axis(w),
@@ -68,7 +71,7 @@ def input_grad(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -
 
 
 def kernel_grad(
-    x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine, batch_groups: bool = False
+    x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine, batch_groups: bool = False, crop: bool = True
 ) -> jax.Array:
     """The strided convolution's own kernel gradient: y convolved with x as the window, summed over the batch.
 
@@ -78,7 +81,9 @@ def kernel_grad(
     rank = geometry.rank
     groups, o, i = y.shape[-2], y.shape[-1], x.shape[-1]
     pads = list(zip(geometry.low, geometry.high, strict=True))
-    lhs, lhs_spec, grouping = _cropped(y, pads), "C_N", {"feature_group_count": groups}
+    if crop:
+        y, pads = _cropped(y, pads), _positive_pads(pads)
+    lhs, lhs_spec, grouping = y, "C_N", {"feature_group_count": groups}
     if batch_groups:
         grouping = {"batch_group_count": groups}
     elif groups > 1:
@@ -89,7 +94,7 @@ def kernel_grad(
         one_channel_axis(lhs),
         one_channel_axis(x),
         window_strides=geometry.dilations,
-        padding=_positive_pads(pads),
+        padding=pads,
         rhs_dilation=geometry.strides,
         dimension_numbers=_numbers(rank, lhs=lhs_spec, rhs="I_O", out="_NC"),
         **grouping,
@@ -99,15 +104,19 @@ def kernel_grad(
 
 def _output_for_cudnn(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
     """A convolution that XLA GPU recognises as cuDNN's transposed one."""
-    groups = x.shape[-2]
-    if 1 < groups <= FEW_GROUPS:  # for groups XLA calls no convBackwardInput, but a convolution with lhs dilation
+    groups, strided = x.shape[-2], max(geometry.strides) > 1
+    # For groups XLA calls no convBackwardInput, but a convolution with lhs dilation.
+    if strided and 1 < groups <= FEW_GROUPS:
         dense = [
             _output_for_cudnn(x[..., group : group + 1, :], w[..., group : group + 1, :], geometry, engine)
             for group in range(groups)
         ]
         return lax.concatenate(dense, geometry.rank + 1)
-    # A kernel converted from another layout may be reversed already: without a barrier the two would cancel.
-    return transpose_conv(x, lax.optimization_barrier(w), geometry, engine)
+    # A kernel converted from another layout may be reversed already: without a barrier the two would cancel, and XLA
+    # would not recognise the transposed convolution. With dilations it never does.
+    if strided and max(geometry.dilations) == 1:
+        w = lax.optimization_barrier(w)
+    return transpose_conv(x, w, geometry, engine)
 
 
 def _input_for_onednn(w: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
@@ -126,8 +135,13 @@ def _kernel_for_onednn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: E
 
 
 def _kernel_for_cudnn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """With batch groups: only so XLA calls convBackwardFilter. Its partitioner, which they break, never sees them."""
-    return kernel_grad(x, y, geometry, engine, batch_groups=y.shape[-2] > 1)
+    """With batch groups: only so XLA calls convBackwardFilter. Its partitioner, which they break, never sees them.
+
+    The rest of a stride is cut off by a negative pad, which cuDNN's call leaves out, and not by a copy of the image.
+    """
+    rests = all(high >= 0 or _rest(high, s) for high, s in zip(geometry.high, geometry.strides, strict=True))
+    crop = min(geometry.low) < 0 or not rests
+    return kernel_grad(x, y, geometry, engine, batch_groups=y.shape[-2] > 1, crop=crop)
 
 
 def _channels_as_positions(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
@@ -213,6 +227,11 @@ def _numbers(rank: int, **specs: str) -> lax.ConvDimensionNumbers:
 
 def _positive_pads(pads: Sequence[tuple[Size, Size]]) -> list[tuple[Size, Size]]:
     return [(max(low, 0), max(high, 0)) for low, high in pads]
+
+
+def _rest(high: Size, stride: int) -> bool:
+    """Whether the pad cuts off less than a stride: what lies behind the last window of a strided convolution."""
+    return isinstance(high, int) and -stride < high < 0
 
 
 def _cropped(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:

@@ -17,8 +17,9 @@ def integers(problem: Problem) -> bool:
 
 
 def depthwise_in_full_blocks(problem: Problem) -> bool:
-    """Several groups of one input channel, at most 64 blocks of taps, all full: they give all phases."""
-    return problem.inputs == 1 < problem.groups and problem.padding_factor == 1 and problem.block_count <= 64
+    """Strided, several groups of one input channel, at most 64 blocks of taps, all full: they give all phases."""
+    full = problem.padding_factor == 1 and problem.block_count <= 64
+    return strided(problem) and problem.inputs == 1 < problem.groups and full
 
 
 def no_transposed_kernel(problem: Problem) -> bool:
