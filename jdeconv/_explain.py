@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
+from ._call.arrays import ranked_array
 from ._errors import blames_caller, refusal
-from ._facade.arrays import ranked_array
 from ._formulations import METHODS, engine_for
 from ._geometry import Geometry
 from ._operator.primitive import operand_roles, problem_of, result_shape, solve

@@ -8,9 +8,9 @@ import flax
 import jax
 
 from ._arguments import described, integers, shown
+from ._call.apply import transpose_conv
+from ._call.arrays import Names
 from ._errors import either, refusal
-from ._facade.apply import transpose_conv
-from ._facade.arrays import Names
 from ._jax_operations import copied, jnp, lax
 from .lax import LAYOUTS, prepare
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import integers
+from ._call.sizes import unreachable
 from ._errors import blames_caller
-from ._facade.sizes import unreachable
 from ._geometry import Geometry, Unreachable, build
 from ._sizes import size_arguments
 

@@ -13,7 +13,7 @@ import jax
 from . import _settings
 from ._arguments import shown
 from ._errors import refusal
-from ._facade.apply import Call, transpose_conv
+from ._call.apply import Call, transpose_conv
 from ._jax_operations import lax
 from .lax import call_or_none, prepare, prepare_general
 

@@ -8,11 +8,11 @@ import equinox
 import jax
 
 from ._arguments import described, integers, shown
+from ._call.apply import Call, method_for, transpose_conv
+from ._call.arrays import Names, precision_now, python_values, result_type
+from ._call.lax_arguments import arrays_and_layout, geometry_of
+from ._call.sizes import spatial_only, unreachable
 from ._errors import blames_caller, refusal
-from ._facade.apply import Call, method_for, transpose_conv
-from ._facade.arrays import Names, precision_now, python_values, result_type
-from ._facade.lax_arguments import arrays_and_layout, geometry_of
-from ._facade.sizes import spatial_only, unreachable
 from ._geometry import Undecidable, Unreachable
 
 NAMES = Names(

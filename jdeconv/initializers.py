@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from . import convert
 from ._arguments import integers, shown
+from ._call.arrays import dtype_of, python_values
 from ._errors import blames_caller, refusal
-from ._facade.arrays import dtype_of, python_values
 from ._jax_operations import jnp
 from .convert._layouts import LAYOUTS, layout_named, moved
 

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from flax import linen
 
+from ._call.arrays import python_values
 from ._errors import blames_caller
-from ._facade.arrays import python_values
 from ._flax import call_layer, grouped_shape, groups_from
 
 

@@ -10,9 +10,9 @@ from flax.nnx.nn import dtypes
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from flax.typing import Dtype, Initializer, PaddingLike, PrecisionLike, PromoteDtypeFn
 
+from ._call.apply import method_for
+from ._call.arrays import python_values
 from ._errors import blames_caller
-from ._facade.apply import method_for
-from ._facade.arrays import python_values
 from ._flax import call_layer, grouped_shape, groups_from
 from ._jax_operations import jnp
 

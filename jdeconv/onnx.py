@@ -5,9 +5,8 @@ from typing import Any
 import jax
 
 from ._arguments import described, integers, shown
-from ._errors import blames_caller, either, refusal
-from ._facade.apply import Call, method_for, torch_layout, transpose_conv, with_bias
-from ._facade.arrays import (
+from ._call.apply import Call, method_for, torch_layout, transpose_conv, with_bias
+from ._call.arrays import (
     Names,
     bias_for,
     check_channels,
@@ -17,7 +16,8 @@ from ._facade.arrays import (
     ranked_array,
     result_type,
 )
-from ._facade.sizes import check_output_padding, crop_or_refuse, spatial_only
+from ._call.sizes import check_output_padding, crop_or_refuse, spatial_only
+from ._errors import blames_caller, either, refusal
 
 NAMES = Names("X", "W", "The first dimension of W is the channels of X.")
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")

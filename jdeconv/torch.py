@@ -6,9 +6,8 @@ import jax
 import numpy as np
 
 from ._arguments import described, integers
-from ._errors import blames_caller, refusal
-from ._facade.apply import Call, method_for, torch_layout, transpose_conv, with_bias
-from ._facade.arrays import (
+from ._call.apply import Call, method_for, torch_layout, transpose_conv, with_bias
+from ._call.arrays import (
     DTYPES,
     Names,
     bias_for,
@@ -19,7 +18,8 @@ from ._facade.arrays import (
     ranked_array,
     result_type,
 )
-from ._facade.sizes import check_output_padding, crop_or_refuse
+from ._call.sizes import check_output_padding, crop_or_refuse
+from ._errors import blames_caller, refusal
 
 NAMES = Names("input", "weight", "The first dimension of weight is the input's channels.")
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from .._arguments import described, integer, shown
+from .._call.arrays import any_array
 from .._errors import blames_caller, refusal
-from .._facade.arrays import any_array
 from . import _moves, _pairs, _patterns, _trees
 from ._layouts import axis_names, layout_named, moved
 

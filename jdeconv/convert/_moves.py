@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._arguments import described, shown
+from .._call.arrays import any_array
 from .._errors import either, refusal
-from .._facade.arrays import any_array
 from ._layouts import Layout, axis_names, groups_of, moved, moved_shape
 from ._leaves import CONVOLUTIONS, ROLES, name_says_transposed
 from ._trees import Layer

@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .._arguments import described, shown
+from .._call.arrays import any_array
 from .._errors import either, refusal
-from .._facade.arrays import any_array
 from ._leaves import CONVOLUTIONS, joined, without_prefix
 from ._trees import Tree
 

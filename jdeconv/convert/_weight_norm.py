@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._call.arrays import any_array
 from .._errors import refusal
-from .._facade.arrays import any_array
 from .._jax_operations import jnp
 
 _REMOVED = "torch.nn.utils.parametrize.remove_parametrizations(module, {weight!r})"

@@ -10,7 +10,7 @@ from cases import RUN_HERE, Case, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv._facade.sizes import crop_or_refuse
+from jdeconv._call.sizes import crop_or_refuse
 from jdeconv._geometry import Overcropped, crop
 from jdeconv._operator.primitive import solve
 

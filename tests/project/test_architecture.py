@@ -21,9 +21,9 @@ MAY_IMPORT = {
         *("ground", "_plan.problem", "_plan.engine_kind", "_plan.tpu_tiles", "_plan.gpu_tiles", "_formulations")
     },
     "_operator": {"ground", "_plan", "_formulations", "_operator"},
-    "_facade": {"ground", "_plan", "_formulations", "_operator", "_facade"},
-    "convert": {"ground", "_facade.arrays", "convert"},
-    "facades": {"ground", "_plan", "_formulations", "_operator", "_facade", "convert", "facades"},
+    "_call": {"ground", "_plan", "_formulations", "_operator", "_call"},
+    "convert": {"ground", "_call.arrays", "convert"},
+    "facades": {"ground", "_plan", "_formulations", "_operator", "_call", "convert", "facades"},
 }
 
 
