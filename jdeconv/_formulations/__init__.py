@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from .._plan.problem import Supports
-from . import conv, gemm, pallas, phase, taps
+from . import gemm, lax_conv, pallas, phase, taps
 from .engine import Engine as Engine
 from .engine import Variants
 from .engine import engine_for as engine_for
@@ -16,4 +16,4 @@ class Formulation(Supports, Protocol):
     """For each result, the functions that compute it, by the names that `_plan.variants` gives them."""
 
 
-METHODS: dict[str, Formulation] = {"lax": conv, "phase": phase, "gemm": gemm, "taps": taps, "pallas": pallas}
+METHODS: dict[str, Formulation] = {"lax": lax_conv, "phase": phase, "gemm": gemm, "taps": taps, "pallas": pallas}

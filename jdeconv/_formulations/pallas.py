@@ -18,7 +18,7 @@ from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_compat import tpu_interpreted
 from .._plan.problem import UNKNOWN, Problem
-from . import conv
+from . import lax_conv
 from .engine import Engine, Variants
 
 DTYPES = ("bfloat16", "float32")
@@ -99,6 +99,6 @@ VARIANTS: Variants = {
         "none": _refused,
     },
     # Gradients are convolutions that both compilers do well.
-    "input": conv.VARIANTS["input"],
-    "kernel": conv.VARIANTS["kernel"],
+    "input": lax_conv.VARIANTS["input"],
+    "kernel": lax_conv.VARIANTS["kernel"],
 }

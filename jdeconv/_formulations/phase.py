@@ -16,7 +16,7 @@ from .._geometry import Geometry
 from .._jax_operations import lax
 from .._phases import block_geometry, phases
 from .._plan.problem import Problem
-from . import conv
+from . import lax_conv
 from .blocks import (
     join_phases,
     kernel_from_blocks,
@@ -75,7 +75,7 @@ def _fused_kernel(convolve: Compute, x: jax.Array, y: jax.Array, geometry: Geome
 def _variants(result: str, forms: Sequence[str], **ways: Any) -> dict[str, Compute]:
     """Each way with each variant of the convolution it calls: 'fused, as lax' calls the convolution 'as lax'."""
     return {
-        way if form == "plain" else f"{way}, {form}": functools.partial(compute, conv.VARIANTS[result][form])
+        way if form == "plain" else f"{way}, {form}": functools.partial(compute, lax_conv.VARIANTS[result][form])
         for way, compute in ways.items()
         for form in forms
     }

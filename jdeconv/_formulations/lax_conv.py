@@ -1,7 +1,7 @@
-"""One `lax` convolution for each result: lhs dilation and a flipped kernel for the output, the definition itself.
+"""The method 'lax': one convolution for each result, for the output the definition: lhs dilation, flipped kernel.
 
-XLA is never given negative padding, but for TPUs (`conv_tpu`): with it, jaxlib 0.10 reads out of bounds on CPU without
-lhs dilation. What a negative pad would cut off is sliced away instead.
+XLA is never given negative padding, but for TPUs (`lax_conv_tpu`): with it, jaxlib 0.10 reads out of bounds on CPU
+without lhs dilation. What a negative pad would cut off is sliced away instead.
 """
 
 import string
@@ -12,7 +12,7 @@ import jax
 from .._geometry import Geometry, Size
 from .._jax_operations import lax
 from .._plan.problem import FEW_GROUPS, Problem
-from . import conv_tpu
+from . import lax_conv_tpu
 from .blocks import one_channel_axis, pad, without_gaps
 from .engine import Engine, Variants
 
@@ -244,12 +244,12 @@ def _cropped(x: jax.Array, pads: Sequence[tuple[Size, Size]]) -> jax.Array:
 
 
 VARIANTS: Variants = {
-    "output": {"plain": transpose_conv, "for cuDNN": _output_for_cudnn, "as lax": conv_tpu.transpose_conv},
-    "input": {"plain": input_grad, "for oneDNN": _input_for_onednn, "as lax": conv_tpu.input_grad},
+    "output": {"plain": transpose_conv, "for cuDNN": _output_for_cudnn, "as lax": lax_conv_tpu.transpose_conv},
+    "input": {"plain": input_grad, "for oneDNN": _input_for_onednn, "as lax": lax_conv_tpu.input_grad},
     "kernel": {
         "plain": kernel_grad,
         "for oneDNN": _kernel_for_onednn,
         "for cuDNN": _kernel_for_cudnn,
-        "as lax": conv_tpu.kernel_grad,
+        "as lax": lax_conv_tpu.kernel_grad,
     },
 }
