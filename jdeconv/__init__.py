@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._formulations.onednn import use_onednn as use_onednn
+from ._engine.onednn import use_onednn as use_onednn
 from ._sizes import OutputSizes as OutputSizes
 from ._sizes import output_sizes as output_sizes
 from ._tf import conv1d_transpose as conv1d_transpose

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from ._call.arrays import ranked_array
+from ._engine.engine import cpu_engine_kind
 from ._errors import blames_caller, refusal
-from ._formulations import METHODS, engine_for
+from ._formulations import METHODS
 from ._geometry import Geometry
 from ._operator.primitive import operand_roles, problem_of, result_shape, solve
 from ._plan.choose import Choice, choose
@@ -149,7 +150,7 @@ def _operand(name: str, value: Any) -> Any:
 
 def _pass(problem: Problem, roles: dict[str, jax.ShapeDtypeStruct], precision: Any, method: str) -> Pass:
     choices = {
-        platform: choose(platform, engine_for(problem) if platform == "cpu" else XLA, problem, method, METHODS)
+        platform: choose(platform, cpu_engine_kind(problem) if platform == "cpu" else XLA, problem, method, METHODS)
         for platform in ("cpu", "gpu", "tpu")
     }
 

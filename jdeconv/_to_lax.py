@@ -8,8 +8,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import jax
 
 from ._arguments import described
+from ._engine.engine import Engine
 from ._errors import blames_caller, refusal
-from ._formulations import Engine
 from ._formulations.blocks import pad
 from ._geometry import extent
 from ._jax_compat import eval_jaxpr, inlined, is_program, with_equations, with_rules

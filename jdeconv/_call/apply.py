@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from .._arguments import shown
+from .._engine.engine import at_least_float32
 from .._errors import either, refusal
 from .._formulations import METHODS
-from .._formulations.engine import at_least_float32
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .._operator.primitive import solve, unfolded

@@ -5,19 +5,15 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
-from jaxlib import version
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
 from .._phases import block_counts, block_geometry, block_offset, phase_offset
 from .._plan.problem import Problem
 
-# Before jaxlib 0.11 XLA CPU drops barriers before it fuses.
-BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 MOST_POSITIONS = 2**24  # of a kernel's blocks: the program holds a mask of them, a byte each
 
 
@@ -212,22 +208,6 @@ def gather(x: jax.Array, where: jax.Array, axis: int) -> jax.Array:
     if not surely_positive(x.shape[axis]):
         x = lax.pad(x, x.dtype.type(0), [(0, int(a == axis), 0) for a in range(x.ndim)])
     return jnp.take(x, where, axis, mode="clip")
-
-
-def materialised(x: jax.Array) -> jax.Array:
-    """`x`, written to memory: XLA CPU then fuses its computation into nothing that reads it."""
-    if BARRIERS_HOLD:
-        return lax.optimization_barrier(x)
-    if not surely_positive(*x.shape):  # a symbolic size may be 0
-        return x
-
-    # A loop's result is in memory. This one writes an element of `x` to its own place, twice, which XLA can't foresee.
-    def step(number: jax.Array, x: jax.Array) -> jax.Array:
-        place: list[Any] = [number, *(0 for _ in x.shape[1:])]
-        element = lax.dynamic_slice(x, place, (1,) * x.ndim)
-        return lax.dynamic_update_slice(x, lax.select(number < 0, lax.full_like(element, 0), element), place)
-
-    return lax.fori_loop(0, 2, step, x)
 
 
 def one_channel_axis(x: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._phases import block_geometry, phases
@@ -37,7 +38,7 @@ from .blocks import (
     too_many_positions,
     window,
 )
-from .engine import Engine, Variants
+from .formulation import Variants
 
 
 def supports(problem: Problem) -> str | None:

@@ -8,10 +8,10 @@ import dataclasses
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .blocks import patches
-from .engine import Engine
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:

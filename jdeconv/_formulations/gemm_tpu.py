@@ -12,11 +12,11 @@ import operator
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry, Size
 from .._jax_operations import jnp, lax
 from .._phases import block_geometry
 from .blocks import join_output, pad, split_output, window
-from .engine import Engine
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry, Size
 from .._jax_operations import lax
 from .._plan.problem import FEW_GROUPS, Problem
 from . import lax_conv_tpu
 from .blocks import one_channel_axis, pad, without_gaps
-from .engine import Engine, Variants
+from .formulation import Variants
 
 
 def supports(problem: Problem) -> str | None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .blocks import one_channel_axis
-from .engine import Engine
 
 
 def transpose_conv(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:

@@ -14,12 +14,13 @@ import importlib.util
 
 import jax
 
+from .._engine.engine import Engine
 from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_compat import tpu_interpreted
 from .._plan.problem import UNKNOWN, Problem
 from . import lax_conv
-from .engine import Engine, Variants
+from .formulation import Variants
 
 DTYPES = ("bfloat16", "float32")
 INTERPRET = "jax.experimental.pallas.tpu.force_tpu_interpret_mode()"

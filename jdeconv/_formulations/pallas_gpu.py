@@ -26,12 +26,12 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_compat import Primitive, ShapedArray, lower_fun, register_lowering
 from .._jax_operations import jnp, lax
 from .._phases import block_geometry
 from .._plan.gpu_tiles import Product, Tile, tile_for
-from .engine import Engine
 
 
 def transpose_conv(

@@ -15,12 +15,12 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from .._engine.engine import Engine
 from .._errors import unsupported
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._plan import tpu_tiles as tpu_tiles
 from .._plan.tpu_tiles import LANES, SUBLANES, Call, Dimension, Phase, Tiles
-from .engine import Engine
 
 MOST_ROW_PHASES = 4
 """So many phases in height are written out one by one; more are a loop."""

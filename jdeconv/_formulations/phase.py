@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .._phases import block_geometry, phases
@@ -26,7 +27,7 @@ from .blocks import (
     split_phases,
     too_many_positions,
 )
-from .engine import Compute, Engine, Variants
+from .formulation import Compute, Variants
 
 
 def supports(problem: Problem) -> str | None:

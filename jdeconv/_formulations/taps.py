@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
+from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._phases import block_geometry
@@ -27,7 +28,7 @@ from .blocks import (
     tap_pads,
     window,
 )
-from .engine import Engine, Variants
+from .formulation import Variants
 
 # The kernel gradient splits the positions that it sums into so many strips.
 STRIPS = 8  # depthwise 64 on 4, 32x32, k 4, s 2: 0.44 ms; 1 strip 1.04, 4 strips 0.46, 16 strips 0.52

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._engine.engine import Engine, cpu_engine_kind
 from .._errors import blames_caller, refusal
-from .._formulations import METHODS, Engine, engine_for
+from .._formulations import METHODS
 from .._geometry import Geometry
 from .._jax_compat import Tracer, lowered, program_of, register_lowering, tpu_interpreted, with_devices
 from .._jax_operations import jnp, lax
@@ -49,7 +50,7 @@ def _compute(
     with jax.numpy_dtype_promotion("standard"):
         common = jnp.promote_types(a.dtype, b.dtype)
     problem = problem_of(a, b, geometry, result, dtype)
-    choice = choose(platform, engine_for(problem) if onednn else XLA, problem, method, METHODS)
+    choice = choose(platform, cpu_engine_kind(problem) if onednn else XLA, problem, method, METHODS)
     compute = METHODS[choice.method].VARIANTS[result][choice.variant]
     running = engine(precision, np.dtype(problem.dtype), platform, choice.engine.onednn)
     with jax.numpy_rank_promotion("allow"):  # formulations broadcast on purpose

@@ -20,7 +20,8 @@ from jax import export, lax
 
 import jdeconv
 from jdeconv import _settings
-from jdeconv._formulations import METHODS, onednn
+from jdeconv._engine import onednn
+from jdeconv._formulations import METHODS
 from jdeconv._operator.primitive import solve
 
 CASES = {

@@ -3,21 +3,22 @@
 import dataclasses
 import math
 import string
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
+from jaxlib import version
 
-from .._geometry import Geometry
+from .._geometry import surely_positive
 from .._jax_operations import jnp, lax
 from .._plan.engine_kind import XLA, EngineKind
 from .._plan.problem import Problem
 from . import onednn
-from .blocks import materialised
 
 MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
+# Before jaxlib 0.11 XLA CPU drops barriers before it fuses.
+BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 
 
 def at_least_float32(dtype: Any) -> Any:
@@ -151,18 +152,25 @@ class Engine:
         return at_least_float32(self.dtype)
 
 
-Compute: TypeAlias = Callable[[jax.Array, jax.Array, Geometry, Engine], jax.Array]
-"""Computes the result from the other two roles, in the order input, kernel, output; only if an output is reached.
-
-Input `(n, *in, g, i)`, kernel `(*k, o, g, i)`, output `(n, *out, g, o)`.
-"""
-Variants: TypeAlias = Mapping[str, Mapping[str, Compute]]
-"""A formulation's functions, by result and variant."""
-
-
-def engine_for(problem: Problem) -> EngineKind:
+def cpu_engine_kind(problem: Problem) -> EngineKind:
     """What runs this problem's convolutions on a CPU, in a program that may call oneDNN."""
     if problem.dtype not in ("float32", "bfloat16", "float16") or onednn.unavailable() is not None:
         return XLA
     bfloat16 = problem.dtype == "bfloat16" and onednn.computes_in(problem.dtype)
     return EngineKind(onednn=True, bfloat16=bfloat16, amx=bfloat16 and onednn.has_amx())
+
+
+def materialised(x: jax.Array) -> jax.Array:
+    """`x`, written to memory: XLA CPU then fuses its computation into nothing that reads it."""
+    if BARRIERS_HOLD:
+        return lax.optimization_barrier(x)
+    if not surely_positive(*x.shape):  # a symbolic size may be 0
+        return x
+
+    # A loop's result is in memory. This one writes an element of `x` to its own place, twice, which XLA can't foresee.
+    def step(number: jax.Array, x: jax.Array) -> jax.Array:
+        place: list[Any] = [number, *(0 for _ in x.shape[1:])]
+        element = lax.dynamic_slice(x, place, (1,) * x.ndim)
+        return lax.dynamic_update_slice(x, lax.select(number < 0, lax.full_like(element, 0), element), place)
+
+    return lax.fori_loop(0, 2, step, x)

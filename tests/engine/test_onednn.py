@@ -17,7 +17,7 @@ from hypothesis import settings
 from jax import lax
 
 import jdeconv
-from jdeconv._formulations import onednn
+from jdeconv._engine import onednn
 
 needs_onednn = pytest.mark.skipif(onednn.unavailable() is not None, reason=str(onednn.unavailable()))
 CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
@@ -323,7 +323,7 @@ def test_a_closed_gate_leaves_all_to_lax(closed):
 
 
 def test_the_environment_switches_it_off():
-    code = "from jdeconv._formulations import onednn; print(onednn.unavailable())"
+    code = "from jdeconv._engine import onednn; print(onednn.unavailable())"
     environment = {**os.environ, "JDECONV_ONEDNN": "0"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "JDECONV_ONEDNN=0" in found.stdout

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdeconv._formulations import Engine
-from jdeconv._formulations.blocks import materialised
+from jdeconv._engine.engine import Engine, materialised
 from jdeconv._geometry import build
 from jdeconv._operator.primitive import solve
 
