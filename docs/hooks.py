@@ -9,9 +9,9 @@ import figures
 from mkdocs.exceptions import PluginError
 
 from jdeconv._explain import PASSES
+from jdeconv._plan.method_table import RULES
 from jdeconv._plan.rule import Rule
-from jdeconv._plan.rules import RULES
-from jdeconv._plan.variants import VARIANTS, Variant
+from jdeconv._plan.variant_table import VARIANT_RULES, VariantRule
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -40,11 +40,11 @@ def rules(_: None) -> str:
 
 def variants(_: None) -> str:
     """The table of variants, in the order in which it is searched."""
-    rows = [(*scope(row), any_or(row.method), row.name) for row in VARIANTS]
+    rows = [(*scope(row), any_or(row.method), row.name) for row in VARIANT_RULES]
     return table("platform, engine, result, where, method, variant", rows)
 
 
-def scope(row: Rule | Variant) -> tuple[str, str, str, str]:
+def scope(row: Rule | VariantRule) -> tuple[str, str, str, str]:
     """Platform, engine, result, and where a row holds."""
     results = " ".join(f"{PASSES.get(result, result)}," for result in row.result.split()).rstrip(",")
     return any_or(row.platform), any_or(row.engine), any_or(results), " ".join((row.when.__doc__ or "").split())

@@ -14,8 +14,8 @@ from ._geometry import Geometry
 from ._operator.primitive import operand_roles, problem_of, result_shape, solve
 from ._plan.choose import Choice, choose
 from ._plan.engine_kind import XLA
+from ._plan.method_table import RULES
 from ._plan.problem import Problem
-from ._plan.rules import RULES
 from ._tf import DATA_FORMATS, one_of, prepare
 
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}

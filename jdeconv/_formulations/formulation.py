@@ -22,4 +22,4 @@ class Formulation(Supports, Protocol):
     """A module that computes some or all of the three results."""
 
     VARIANTS: Variants
-    """For each result, the functions that compute it, by the names that the rows of `_plan.variants` give them."""
+    """For each result, the functions that compute it, by the names that the rows of `_plan.variant_table` give them."""

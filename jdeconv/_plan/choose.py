@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from .._errors import unsupported
 from .engine_kind import EngineKind
+from .method_table import RULES
 from .problem import UNKNOWN, Problem, Supports
 from .rule import Rule
-from .rules import RULES
-from .variants import VARIANTS, Variant
+from .variant_table import VARIANT_RULES, VariantRule
 
 AUTO = "auto"
 
@@ -46,7 +46,7 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
         check_method(problem, method, methods)
     variant = next(
         row.name
-        for row in VARIANTS
+        for row in VARIANT_RULES
         if method in row.method.split() and _fits(row, platform, engine, problem) and row.when(problem)
     )
     return Choice(method, variant, engine, rule)
@@ -64,7 +64,7 @@ def _in_numbers(problem: Problem) -> Problem:
     return dataclasses.replace(problem, inputs=inputs, outputs=outputs)
 
 
-def _fits(row: Rule | Variant, platform: str, engine: EngineKind, problem: Problem) -> bool:
+def _fits(row: Rule | VariantRule, platform: str, engine: EngineKind, problem: Problem) -> bool:
     """Whether the row's platforms, engines and results include the given ones; '*' includes all."""
     asked = ((row.platform, (platform,)), (row.engine, engine.words), (row.result, (problem.result,)))
     return all(words == "*" or not {*words.split()}.isdisjoint(given) for words, given in asked)

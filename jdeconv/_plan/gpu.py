@@ -11,7 +11,7 @@ from .problem import FEW_GROUPS, Problem
 from .rule import Rule, dilated, strided
 
 
-def integers(problem: Problem) -> bool:
+def any_integers(problem: Problem) -> bool:
     """Integers: cuDNN has no convolution of 32-bit integers."""
     return problem.dtype.startswith(("int", "uint"))
 
@@ -57,7 +57,7 @@ def _positions(sizes: tuple[Size, ...]) -> float:
 
 
 RULES = (
-    Rule("gpu", "*", "*", integers, "gemm", "8x8, int32, k 3, s 2: compiles; lax is refused by XLA"),
+    Rule("gpu", "*", "*", any_integers, "gemm", "8x8, int32, k 3, s 2: compiles; lax is refused by XLA"),
     Rule(
         "gpu", "*", "output", depthwise_in_full_blocks, "taps",
         "4, 32x32, depthwise 64, k 4, s 2: one loop, no extra work; lax convForward 4x"

@@ -75,7 +75,7 @@ def to_one_channel(problem: Problem) -> bool:
     return _one_group_2d_or_3d(problem) and every and problem.outputs == 1 and problem.taps >= 27
 
 
-def few_taps_to_one_channel(problem: Problem) -> bool:
+def medium_kernel_to_one(problem: Problem) -> bool:
     """One group, one output channel, 27 to 128 taps, two or three dimensions, all strided.
 
     With 225 taps (5, 60x60, 23 to 1, k 15, s 3, float32) phase takes 170, lax 69.
@@ -83,7 +83,7 @@ def few_taps_to_one_channel(problem: Problem) -> bool:
     return to_one_channel(problem) and problem.taps <= 128
 
 
-def long_1d_kernel(problem: Problem) -> bool:
+def long_1d_to_one(problem: Problem) -> bool:
     """One group in one dimension, strided, one output channel, at least 128 taps in full blocks."""
     line = problem.geometry.rank == 1 and problem.groups == 1 and problem.outputs == 1
     return line and strided(problem) and problem.padding_factor == 1 and problem.taps >= 128
@@ -127,14 +127,21 @@ RULES = (
     Rule("tpu", "*", "output", kernel_fills_the_chip, "pallas", "16, 32x32, 128 to 64, k 4, s 2: 85; lax 239"),
     Rule("tpu", "*", "output", kernel_is_stride_many_positions, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 298; lax 401"),
     Rule("tpu", "*", "output", to_one_channel, "gemm", "2, 64x64, 56 to 1, k 9, s 3: 97; phase 125, lax 798"),
-    Rule("tpu", "*", "output", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 169; gemm 649, lax 126035"),
+    Rule(
+        "tpu",
+        "*",
+        "output",
+        long_1d_to_one,
+        "phase",
+        "4, 500, 513 to 1, k 1024, s 256: 169; gemm 649, lax 126035",
+    ),
     Rule("tpu", "*", "output", large_kernel, "phase", "1, 32x32, 21 to 21, k 16, s 8: 597; lax 1175, gemm 2376"),
     Rule("tpu", "*", "input", one_tap, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 459; lax 8105"),
     Rule("tpu", "*", "input", kernel_is_stride, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 98; lax 185"),
-    Rule("tpu", "*", "input", long_1d_kernel, "gemm", "4, 500, 513 to 1, k 1024, s 256: 107; phase 143, lax 176"),
+    Rule("tpu", "*", "input", long_1d_to_one, "gemm", "4, 500, 513 to 1, k 1024, s 256: 107; phase 143, lax 176"),
     Rule("tpu", "*", "kernel", one_tap, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 436; lax 13085"),
     Rule("tpu", "*", "kernel", few_channel_pairs, "gemm", "1, 128x128, 128 to 64, k 2, s 2: 76; phase 111, lax 254"),
-    Rule("tpu", "*", "kernel", few_taps_to_one_channel, "phase", "1, 64x64x32, 64 to 1, k 3, s 2: 1438; lax 14041"),
-    Rule("tpu", "*", "kernel", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 92; gemm 136, lax 348"),
+    Rule("tpu", "*", "kernel", medium_kernel_to_one, "phase", "1, 64x64x32, 64 to 1, k 3, s 2: 1438; lax 14041"),
+    Rule("tpu", "*", "kernel", long_1d_to_one, "phase", "4, 500, 513 to 1, k 1024, s 256: 92; gemm 136, lax 348"),
     Rule("tpu", "*", "kernel", large_and_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 362; lax 1632"),
 )

@@ -15,7 +15,7 @@ import urllib.parse
 
 import pytest
 
-from jdeconv._plan.rules import RULES
+from jdeconv._plan.method_table import RULES
 
 ROOT = pathlib.Path(__file__).parents[2]
 ABSENT = importlib.util.find_spec("mkdocs") is None

@@ -8,7 +8,7 @@ import pytest
 
 import jdeconv
 from jdeconv._formulations import METHODS
-from jdeconv._plan.rules import RULES
+from jdeconv._plan.method_table import RULES
 
 X, W = jax.ShapeDtypeStruct((2, 8, 8, 4), "float32"), jax.ShapeDtypeStruct((3, 3, 6, 4), "float32")
 

@@ -14,7 +14,7 @@ import jdeconv
 from jdeconv import _settings
 from jdeconv._formulations import METHODS
 from jdeconv._operator import lowering
-from jdeconv._plan import variants
+from jdeconv._plan import variant_table
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,7 +41,7 @@ def test_what_larger_cases_take_equals_the_definition(method, bounds, case):
     """Depthwise from 16 channels on, and small images of many channels, which are not drawn."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bounds.items():
-            patch.setattr(variants, name, value)
+            patch.setattr(variant_table, name, value)
         if not refuses(method, case):
             case.check(case.run(method))
 

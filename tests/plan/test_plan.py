@@ -12,7 +12,7 @@ from jdeconv._plan import choose as planning
 from jdeconv._plan.engine_kind import XLA, EngineKind
 from jdeconv._plan.problem import Problem
 from jdeconv._plan.rule import Rule, always
-from jdeconv._plan.variants import Variant
+from jdeconv._plan.variant_table import VariantRule
 
 ENGINES = {str(kind): kind for kind in (XLA, EngineKind(True), EngineKind(True, True), EngineKind(True, True, True))}
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
@@ -25,7 +25,9 @@ def choose(platform, engine, *arguments):
 @pytest.fixture(autouse=True)
 def only_variant(monkeypatch):
     """Of the formulations that are made up here."""
-    monkeypatch.setattr(planning, "VARIANTS", (*planning.VARIANTS, Variant("*", "*", "fast", "*", always, "only")))
+    monkeypatch.setattr(
+        planning, "VARIANT_RULES", (*planning.VARIANT_RULES, VariantRule("*", "*", "fast", "*", always, "only"))
+    )
 
 
 def problem(result="output"):
@@ -79,6 +81,12 @@ def test_every_rule_says_by_itself_where_it_holds():
     """The documentation shows each rule in a row of its own, where "the one before" means nothing."""
     for rule in planning.RULES:
         assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
+
+
+def test_a_predicate_s_name_is_one_predicate_s():
+    """So that a name in a table, a commit or a talk needs no platform beside it."""
+    used = {row.when for row in (*planning.RULES, *planning.VARIANT_RULES)}
+    assert len({predicate.__name__ for predicate in used}) == len(used)
 
 
 # What is chosen for output, input and kernel, by platform, engine and dtype. A case is batch, input size, channels of
@@ -262,7 +270,7 @@ def test_flops_blocks_and_their_padding():
 def test_every_variant_is_chosen_by_a_row_and_every_row_chooses_one():
     rows = {
         (method, result, row.name)
-        for row in planning.VARIANTS
+        for row in planning.VARIANT_RULES
         for method in row.method.split()
         if method in METHODS
         for result in (("output", "input", "kernel") if row.result == "*" else row.result.split())

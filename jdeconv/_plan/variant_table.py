@@ -1,6 +1,6 @@
-"""Which variant of a formulation computes a result, so that formulations choose by sizes alone. No JAX here.
+"""The second table: which variant of the chosen formulation computes a result. No JAX here.
 
-The first row that fits wins. A variant's name is a key of the formulation's `VARIANTS`.
+The first row that fits wins. It names a function of the formulation's `VARIANTS`; these choose by sizes alone.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from .rule import always
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class VariantRule:
     """Where `when` holds, `method` computes the result by variant `name`; the first four may list several words."""
 
     platform: str
@@ -66,7 +66,7 @@ def blocks_not_full_or_in_excess(problem: Problem) -> bool:
     return much and blocks > EXCESS * outputs
 
 
-def to_few_channels(problem: Problem) -> bool:
+def to_at_most_8_channels(problem: Problem) -> bool:
     """At most 8 output channels a group: a row of them is shorter than a vector register."""
     return problem.outputs <= 8
 
@@ -104,44 +104,44 @@ def _many_to_fewer(problem: Problem, geometry: Geometry, outputs: int) -> bool:
     return problem.batch > 1 and problem.inputs >= outputs > 1 and not cut
 
 
-VARIANTS = (
+VARIANT_RULES = (
     # One lax convolution. The TPU compiler's programs are slower if the same sums come in another order of operations.
-    Variant("tpu", "*", "lax pallas", "kernel", many_to_fewer, "plain"),
-    Variant("tpu", "*", "lax pallas", "input kernel", always, "as lax"),
-    Variant("tpu", "*", "lax", "output", always, "as lax"),
-    Variant("gpu", "*", "lax", "output", always, "for cuDNN"),
-    Variant("gpu", "*", "lax pallas", "kernel", always, "for cuDNN"),
-    Variant("cpu", "onednn", "lax pallas", "input kernel", always, "for oneDNN"),
-    Variant("*", "*", "lax", "output", always, "plain"),
-    Variant("*", "*", "lax pallas", "input kernel", always, "plain"),
+    VariantRule("tpu", "*", "lax pallas", "kernel", many_to_fewer, "plain"),
+    VariantRule("tpu", "*", "lax pallas", "input kernel", always, "as lax"),
+    VariantRule("tpu", "*", "lax", "output", always, "as lax"),
+    VariantRule("gpu", "*", "lax", "output", always, "for cuDNN"),
+    VariantRule("gpu", "*", "lax pallas", "kernel", always, "for cuDNN"),
+    VariantRule("cpu", "onednn", "lax pallas", "input kernel", always, "for oneDNN"),
+    VariantRule("*", "*", "lax", "output", always, "plain"),
+    VariantRule("*", "*", "lax pallas", "input kernel", always, "plain"),
     # Convolutions of stride 1.
-    Variant("tpu", "*", "phase", "output input", blocks_not_full, "apart, as lax"),
-    Variant("tpu", "*", "phase", "output input", always, "fused, as lax"),
-    Variant("tpu", "*", "phase", "kernel", many_to_fewer_in_blocks, "fused"),
-    Variant("tpu", "*", "phase", "kernel", always, "fused, as lax"),
-    Variant("gpu", "*", "phase", "output", blocks_not_full, "apart, for cuDNN"),
-    Variant("gpu", "*", "phase", "output", always, "fused, for cuDNN"),
-    Variant("gpu", "*", "phase", "kernel", always, "fused, for cuDNN"),
-    Variant("cpu", "*", "phase", "output", blocks_not_full_or_in_excess, "apart"),
-    Variant("cpu", "onednn", "phase", "kernel", always, "fused, for oneDNN"),
-    Variant("*", "*", "phase", "output input", blocks_not_full, "apart"),
-    Variant("*", "*", "phase", "*", always, "fused"),
+    VariantRule("tpu", "*", "phase", "output input", blocks_not_full, "apart, as lax"),
+    VariantRule("tpu", "*", "phase", "output input", always, "fused, as lax"),
+    VariantRule("tpu", "*", "phase", "kernel", many_to_fewer_in_blocks, "fused"),
+    VariantRule("tpu", "*", "phase", "kernel", always, "fused, as lax"),
+    VariantRule("gpu", "*", "phase", "output", blocks_not_full, "apart, for cuDNN"),
+    VariantRule("gpu", "*", "phase", "output", always, "fused, for cuDNN"),
+    VariantRule("gpu", "*", "phase", "kernel", always, "fused, for cuDNN"),
+    VariantRule("cpu", "*", "phase", "output", blocks_not_full_or_in_excess, "apart"),
+    VariantRule("cpu", "onednn", "phase", "kernel", always, "fused, for oneDNN"),
+    VariantRule("*", "*", "phase", "output input", blocks_not_full, "apart"),
+    VariantRule("*", "*", "phase", "*", always, "fused"),
     # Matrix products. TPUs skip "one position": their rules were measured before it existed.
-    Variant("tpu", "*", "gemm", "*", one_block, "one block"),
-    Variant("cpu gpu other", "*", "gemm", "*", one_position, "one position"),
-    Variant("gpu", "*", "gemm", "input kernel", always, "patches"),
-    Variant("cpu", "*", "gemm", "kernel", to_few_channels, "patches, positions last"),
-    Variant("cpu", "onednn", "gemm", "output", blocks_not_full_in_groups, "phases"),
-    Variant("cpu", "*", "gemm", "output", blocks_not_full, "phases, positions last"),
-    Variant("*", "*", "gemm", "output", always, "blocks"),
-    Variant("*", "*", "gemm", "input kernel", always, "windows"),
+    VariantRule("tpu", "*", "gemm", "*", one_block, "one block"),
+    VariantRule("cpu gpu other", "*", "gemm", "*", one_position, "one position"),
+    VariantRule("gpu", "*", "gemm", "input kernel", always, "patches"),
+    VariantRule("cpu", "*", "gemm", "kernel", to_at_most_8_channels, "patches, positions last"),
+    VariantRule("cpu", "onednn", "gemm", "output", blocks_not_full_in_groups, "phases"),
+    VariantRule("cpu", "*", "gemm", "output", blocks_not_full, "phases, positions last"),
+    VariantRule("*", "*", "gemm", "output", always, "blocks"),
+    VariantRule("*", "*", "gemm", "input kernel", always, "windows"),
     # Elementwise sums.
-    Variant("*", "*", "taps", "output", few_terms_in_many_groups, "padded apart"),
-    Variant("*", "*", "taps", "output input", always, "windows"),
-    Variant("*", "*", "taps", "kernel", always, "strips"),
+    VariantRule("*", "*", "taps", "output", few_terms_in_many_groups, "padded apart"),
+    VariantRule("*", "*", "taps", "output input", always, "windows"),
+    VariantRule("*", "*", "taps", "kernel", always, "strips"),
     # Kernels of our own.
-    Variant("tpu", "*", "pallas", "output", always, "TPU kernel"),
-    Variant("gpu", "*", "pallas", "output", always, "GPU kernel"),
-    Variant("cpu", "*", "pallas", "output", always, "TPU kernel, interpreted"),
-    Variant("*", "*", "pallas", "output", always, "none"),
+    VariantRule("tpu", "*", "pallas", "output", always, "TPU kernel"),
+    VariantRule("gpu", "*", "pallas", "output", always, "GPU kernel"),
+    VariantRule("cpu", "*", "pallas", "output", always, "TPU kernel, interpreted"),
+    VariantRule("*", "*", "pallas", "output", always, "none"),
 )

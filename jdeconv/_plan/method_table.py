@@ -1,4 +1,4 @@
-"""Which formulation computes a result: one table of rules with their evidence, from a file for each platform."""
+"""The first table: which formulation computes a result, by rules with their evidence from a file for each platform."""
 
 from . import cpu, gpu, tpu
 from .rule import Rule, always
