@@ -1,4 +1,4 @@
-"""Arrays cut into blocks of taps and blocks of outputs, whose sizes `_phases` has; and windows of them."""
+"""Arrays cut into blocks of taps and blocks of outputs, whose sizes `_phase_geometry` has; and windows of them."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ import numpy as np
 
 from .._geometry import Geometry, Size, surely_positive
 from .._jax_operations import jnp, lax
-from .._phases import block_counts, block_geometry, block_offset, phase_offset
+from .._phase_geometry import block_counts, block_geometry, block_offset, phase_offset
 from .._plan.problem import Problem
 
 MOST_POSITIONS = 2**24  # of a kernel's blocks: the program holds a mask of them, a byte each

@@ -15,7 +15,7 @@ import jax
 from .._engine.engine import Engine
 from .._geometry import Geometry, Size
 from .._jax_operations import jnp, lax
-from .._phases import block_geometry
+from .._phase_geometry import block_geometry
 from .blocks import join_output, pad, split_output, window
 
 

@@ -1,7 +1,7 @@
 """For NVIDIA GPUs: one matrix product that reads input and kernel where they lie. No array is padded, dilated,
 interleaved or cut.
 
-In blocks (see `_phases`) the operator has stride 1: a row of the product is a block of outputs, a column a phase and an
+In blocks (see `_phase_geometry`) the operator has stride 1: a row of the product is a block of outputs, a column a phase and an
 output channel, and the sum runs over blocks of taps and input channels:
 
     y[block*s + phase - low, o] = sum over taps j and channels i of x[block - j, i] * w[j*s + phase, o, i]
@@ -30,7 +30,7 @@ from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_compat import Primitive, ShapedArray, lower_fun, register_lowering
 from .._jax_operations import jnp, lax
-from .._phases import block_geometry
+from .._phase_geometry import block_geometry
 from .._plan.gpu_tiles import Product, Tile, tile_for
 
 

@@ -15,7 +15,7 @@ import jax
 from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import lax
-from .._phases import block_geometry, phases
+from .._phase_geometry import block_geometry, phases
 from .._plan.problem import Problem
 from . import lax_conv
 from .blocks import (

@@ -14,7 +14,7 @@ import jax
 from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
-from .._phases import block_geometry
+from .._phase_geometry import block_geometry
 from .._plan.problem import Problem
 from .blocks import (
     interleaved,

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from .._geometry import Geometry
-from .._phases import block_geometry
+from .._phase_geometry import block_geometry
 from .problem import Problem
 from .rule import always
 

@@ -17,7 +17,7 @@ from jdeconv._formulations.blocks import (
     output_to_blocks,
     without_gaps,
 )
-from jdeconv._phases import block_geometry
+from jdeconv._phase_geometry import block_geometry
 
 
 @given(case=cases(dtypes=("float32",)))

@@ -13,7 +13,16 @@ import jdeconv
 PACKAGE = pathlib.Path(jdeconv.__file__).parent
 
 # From the bottom up. The ground is every private module beside the packages that no facade's words are in.
-GROUND = {"_arguments", "_errors", "_geometry", "_jax_compat", "_jax_operations", "_phases", "_settings", "_sizes"}
+GROUND = {
+    "_arguments",
+    "_errors",
+    "_geometry",
+    "_jax_compat",
+    "_jax_operations",
+    "_phase_geometry",
+    "_settings",
+    "_sizes",
+}
 MAY_IMPORT = {
     "ground": {"ground"},
     "_plan": {"ground", "_plan"},
