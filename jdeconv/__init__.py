@@ -4,8 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._engine.onednn import use_onednn as use_onednn
-from ._sizes import OutputSizes as OutputSizes
-from ._sizes import output_sizes as output_sizes
+from ._output_sizes import OutputSizes as OutputSizes
+from ._output_sizes import output_sizes as output_sizes
 from ._tf import conv1d_transpose as conv1d_transpose
 from ._tf import conv2d_transpose as conv2d_transpose
 from ._tf import conv3d_transpose as conv3d_transpose

@@ -79,7 +79,7 @@ class Geometry:
 
 
 class Unreachable(ValueError):
-    """An output size that this input size can't produce. `_call.sizes` writes the message."""
+    """An output size that this input size can't produce. `_size_errors` writes the message."""
 
     def __init__(self, dimension: int, smallest: Size, largest: Size):
         super().__init__(dimension, smallest, largest)
@@ -87,7 +87,7 @@ class Unreachable(ValueError):
 
 
 class Overcropped(ValueError):
-    """More is cropped than there is: `size`, below zero, would be left. `_call.sizes` writes the message."""
+    """More is cropped than there is: `size`, below zero, would be left. `_size_errors` writes the message."""
 
     def __init__(self, dimension: int, size: Size):
         super().__init__(dimension, size)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._arguments import integers
-from ._call.sizes import unreachable
 from ._errors import blames_caller
 from ._geometry import Geometry, Unreachable, build
-from ._sizes import size_arguments
+from ._output_sizes import size_arguments
+from ._size_errors import unreachable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ import jax
 
 from . import _settings
 from ._arguments import shown
-from ._errors import refusal
 from ._call.apply import Call, transpose_conv
+from ._errors import refusal
 from ._jax_operations import lax
 from .lax import call_or_none, prepare, prepare_general
 

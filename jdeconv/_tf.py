@@ -7,9 +7,10 @@ import jax
 from ._arguments import described, items, shown, spatial, spatial_steps, tensorflow_padding
 from ._call.apply import Call, method_for, tensorflow_layout, transpose_conv
 from ._call.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
-from ._call.sizes import implied_groups, spatial_and_channels, unreachable
+from ._call.output_shape import implied_groups, spatial_and_channels
 from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable, build
+from ._size_errors import unreachable
 
 DATA_FORMATS = {1: ("NWC", "NCW"), 2: ("NHWC", "NCHW"), 3: ("NDHWC", "NCDHW")}
 

@@ -11,9 +11,10 @@ from ._arguments import described, integers, shown
 from ._call.apply import Call, method_for, transpose_conv
 from ._call.arrays import Names, precision_now, python_values, result_type
 from ._call.lax_arguments import arrays_and_layout, geometry_of
-from ._call.sizes import spatial_only, unreachable
+from ._call.output_shape import spatial_only
 from ._errors import blames_caller, refusal
 from ._geometry import Undecidable, Unreachable
+from ._size_errors import unreachable
 
 NAMES = Names(
     "x",

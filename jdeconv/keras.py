@@ -8,9 +8,9 @@ import jax
 from ._arguments import integers, shown, spatial
 from ._call.apply import Call, method_for, tensorflow_layout, transpose_conv
 from ._call.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
-from ._call.sizes import crop_or_refuse
 from ._errors import blames_caller, refusal
 from ._geometry import extent
+from ._size_errors import crop_or_refuse
 
 NAMES = Names("inputs", "kernel", "The kernel's last dimension is the input's channels.")
 

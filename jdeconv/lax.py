@@ -6,14 +6,15 @@ from typing import Any
 import jax
 
 from ._arguments import flag, int_pairs, items
-from ._errors import blames_caller, refusal, unsupported
 from ._call.apply import Call, Layout, method_for, transpose_conv
 from ._call.arrays import Names, precision_now, python_values, result_type
 from ._call.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension, strided_geometry_of
-from ._call.sizes import spatial_only, unreachable
+from ._call.output_shape import spatial_only
+from ._errors import blames_caller, refusal, unsupported
 from ._geometry import Geometry, Undecidable, Unreachable, build, extent
 from ._jax_operations import lax
 from ._plan.choose import AUTO
+from ._size_errors import unreachable
 
 MODES = ("SAME", "VALID")
 # lax's layouts where dimension_numbers is None, by the number of dimensions.

@@ -16,8 +16,9 @@ from ._call.arrays import (
     ranked_array,
     result_type,
 )
-from ._call.sizes import check_output_padding, crop_or_refuse, spatial_only
+from ._call.output_shape import check_output_padding, spatial_only
 from ._errors import blames_caller, either, refusal
+from ._size_errors import crop_or_refuse
 
 NAMES = Names("X", "W", "The first dimension of W is the channels of X.")
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")

@@ -18,8 +18,9 @@ from ._call.arrays import (
     ranked_array,
     result_type,
 )
-from ._call.sizes import check_output_padding, crop_or_refuse
+from ._call.output_shape import check_output_padding
 from ._errors import blames_caller, refusal
+from ._size_errors import crop_or_refuse
 
 NAMES = Names("input", "weight", "The first dimension of weight is the input's channels.")
 

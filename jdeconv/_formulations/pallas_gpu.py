@@ -1,8 +1,8 @@
 """For NVIDIA GPUs: one matrix product that reads input and kernel where they lie. No array is padded, dilated,
 interleaved or cut.
 
-In blocks (see `_phase_geometry`) the operator has stride 1: a row of the product is a block of outputs, a column a phase and an
-output channel, and the sum runs over blocks of taps and input channels:
+In blocks (see `_phase_geometry`) the operator has stride 1: a row of the product is a block of outputs, a column a
+phase and an output channel, and the sum runs over blocks of taps and input channels:
 
     y[block*s + phase - low, o] = sum over taps j and channels i of x[block - j, i] * w[j*s + phase, o, i]
 

@@ -10,9 +10,9 @@ from cases import RUN_HERE, Case, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jdeconv._call.sizes import crop_or_refuse
 from jdeconv._geometry import Overcropped, crop
 from jdeconv._operator.primitive import solve
+from jdeconv._size_errors import crop_or_refuse
 
 
 @st.composite

@@ -1,4 +1,4 @@
-"""Output sizes as callers ask for them: `output_shape`, numeric padding, and the sizes that are refused."""
+"""Output sizes as callers ask for them: `output_shape`, the groups that it implies, and `output_padding`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 from jax import export
 
 from .._arguments import integer, integers, items, shown, spatial
-from .._errors import either, refusal
-from .._geometry import Geometry, Overcropped, Size, Undecidable, Unreachable, crop, dimension_name
+from .._errors import refusal
 from .._jax_compat import Tracer
 
 
@@ -108,26 +107,6 @@ def implied_groups(
     return groups
 
 
-def crop_or_refuse(
-    name: str,
-    value: Any,
-    input: Sequence[Size],
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    crops: Sequence[tuple[Size, Size]],
-) -> Geometry:
-    """`crop`, as PyTorch, ONNX and Keras count padding; errors blame the argument `name`, given as `value`."""
-    try:
-        return crop(input, kernel, strides, dilations, crops)
-    except Overcropped as error:
-        problem = f"{dimension_name(len(input), error.dimension)} {error.size} would be left"
-        raise refusal(ValueError, name, shown(value), problem, "expected at least 0", "Pad less.") from None
-    except Undecidable as error:
-        where = f"{dimension_name(len(input), error.dimension)}: "
-        raise undecidable(error, name, shown(value), where, ", or give pads") from None
-
-
 def check_output_padding(
     value: Any, output_padding: Sequence[int], strides: Sequence[int], dilations: Sequence[int], names: str
 ) -> None:
@@ -142,47 +121,3 @@ def check_output_padding(
                 f"expected less than the larger of {names}, here {stride} and {dilation}",
                 f"Use {max(stride, dilation) - 1} or less, and jax.numpy.pad for more.",
             )
-
-
-def unreachable(
-    error: Unreachable | Undecidable,
-    argument: str,
-    value: Any,
-    padding: Any,
-    sizes: Sequence[Size],
-    steps: Sequence[int],
-    asked: Sequence[Size] | None,
-) -> Exception:
-    """The message for an `argument`, given as `value`, that asks for the sizes `asked` (None: the default ones)."""
-    dim = error.dimension
-    name = dimension_name(len(sizes), dim)
-    if isinstance(error, Undecidable):
-        return undecidable(error, argument, shown(value), f"{name}: ", ", or ask for multiples of the input's sizes")
-    smallest, largest = error.smallest, error.largest
-    source = f"from input {name} {sizes[dim]} with stride {steps[dim]}"
-    if isinstance(largest, int) and largest < smallest:
-        problem = f"no {name} is reachable {source}"
-        return refusal(ValueError, "padding", shown(padding), problem, "expected pads that leave a size", "Pad less.")
-    pads = f"{padding} padding" if isinstance(padding, str) else f"padding={shown(padding)}"
-    few = either(sorted({smallest, largest})) if largest - smallest in (0, 1) else f"{smallest} to {largest}"
-    wanted = f"{name} {asked[dim]} is not reachable" if asked is not None else f"no {name} is reachable"
-    return refusal(
-        ValueError,
-        argument,
-        shown(value),
-        f"{wanted} {source}, {pads}",
-        f"reachable: {few}",
-        f"Ask for {largest}, or pass None for the default size.",
-    )
-
-
-def undecidable(error: Undecidable, argument: str, received: str, where: str = "", instead: str = "") -> Exception:
-    """The message for symbolic sizes; `where` names the dimension, `instead` adds another mend."""
-    return refusal(
-        ValueError,
-        argument,
-        received,
-        f"{where}it can't be told whether {error.condition}",
-        "expected symbolic sizes that decide it",
-        f"State it in jax.export.symbolic_shape(..., constraints=[...]){instead}.",
-    )
