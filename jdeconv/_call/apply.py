@@ -13,7 +13,7 @@ from .._errors import either, refusal
 from .._formulations import METHODS
 from .._geometry import Geometry
 from .._jax_operations import lax
-from .._operator.primitive import solve, unfolded
+from .._operator.primitive import kept_from_folding, solve
 from .._plan.choose import AUTO
 from .explicit_mesh import Dimension, channels, on_mesh
 
@@ -129,7 +129,7 @@ def transpose_conv(call: Call) -> jax.Array:
         if layout.slides:
             w = w.reshape(*w.shape[:-2], groups, w.shape[-2] // groups, w.shape[-1])
             w = lax.rev(w.swapaxes(-2, -3), range(layout.rank))
-        operands = {given: unfolded(x, call.x, call.w), "kernel": w.reshape(call.kernel_shape)}
+        operands = {given: kept_from_folding(x, call.x, call.w), "kernel": w.reshape(call.kernel_shape)}
         options = dict(dtype=call.dtype, precision=call.precision, method=call.method)
         y = solve(result, call.operator_geometry, **options, **operands)  # type: ignore[arg-type]
         return y.reshape(*sizes, channel_count).transpose(order)

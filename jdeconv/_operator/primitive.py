@@ -47,7 +47,7 @@ def solve(
     )
 
 
-def unfolded(operand: jax.Array, *given: jax.Array) -> jax.Array:
+def kept_from_folding(operand: jax.Array, *given: jax.Array) -> jax.Array:
     """`operand`, which is made of a given array, behind a barrier if the given arrays are all constants of a program.
 
     XLA would fold an operator of two constants, for up to a minute.
