@@ -18,7 +18,7 @@ from ._arguments import integers, shown
 from ._call.arrays import dtype_of, python_values
 from ._errors import blames_caller, refusal
 from ._jax_operations import jnp
-from .convert._layouts import LAYOUTS, layout_named, moved
+from .convert._kernel_layouts import KERNEL_LAYOUTS, layout_named, moved
 
 Initializer: TypeAlias = Callable[..., jax.Array]
 
@@ -155,7 +155,7 @@ def icnr(
                 weights = jnp.repeat(weights, step, axis=dim)
             return _placed(convert.kernel(weights, "flax", layout, groups), out_sharding)
         order = layout_named("layout", layout).conv
-        blank = moved(np.broadcast_to(np.int8(0), shape), order, LAYOUTS["tf"].conv, 1, False)
+        blank = moved(np.broadcast_to(np.int8(0), shape), order, KERNEL_LAYOUTS["tf"].conv, 1, False)
         *kernel, inputs, outputs = blank.shape
         steps = _steps(strides, len(kernel))
         pixels = math.prod(steps)
@@ -163,7 +163,7 @@ def icnr(
         weights = draw(key, (*kernel, inputs, outputs // pixels), dtype)
         axis = {"depth_to_space": -2, "pixel_shuffle": -1}[shuffle]
         weights = jnp.repeat(jnp.expand_dims(weights, axis), pixels, axis=axis).reshape(blank.shape)
-        return _placed(moved(weights, LAYOUTS["tf"].conv, order, 1, False), out_sharding)
+        return _placed(moved(weights, KERNEL_LAYOUTS["tf"].conv, order, 1, False), out_sharding)
 
     if shuffle is not None and not (isinstance(shuffle, str) and shuffle in ("depth_to_space", "pixel_shuffle")):
         raise refusal(

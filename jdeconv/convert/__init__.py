@@ -10,7 +10,7 @@ from .._arguments import described, integer, shown
 from .._call.arrays import any_array
 from .._errors import blames_caller, refusal
 from . import _moves, _pairs, _patterns, _trees
-from ._layouts import axis_names, layout_named, moved
+from ._kernel_layouts import axis_names, layout_named, moved
 
 
 @blames_caller

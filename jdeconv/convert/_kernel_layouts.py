@@ -7,7 +7,7 @@ from .._arguments import shown
 from .._errors import either, refusal
 
 
-class Layout(NamedTuple):
+class KernelLayout(NamedTuple):
     """Axes in order: `*` spatial, `i` and `o` channels of one group, `gi` and `go` channels of all groups."""
 
     conv_transpose: str
@@ -19,27 +19,27 @@ class Layout(NamedTuple):
     """A convolution with one group for each input channel, if its layout differs from that with fewer groups."""
 
 
-LAYOUTS = {
-    "tf": Layout("* o gi", False, "* i go", "i o", "* gi o"),
-    "keras": Layout("* o gi", False, "* i go", "i o", "* gi o"),
-    "torch": Layout("gi o *", False, "go i *", "o i"),
-    "onnx": Layout("gi o *", False, "go i *", "o i"),
-    "flax": Layout("* i go", True, "* i go", "i o"),
-    "flax_transposed": Layout("* o gi", False, "* i go", "i o"),
-    "equinox": Layout("go i *", True, "go i *", "o i"),
-    "haiku": Layout("* go i", True, "* i go", "i o"),
+KERNEL_LAYOUTS = {
+    "tf": KernelLayout("* o gi", False, "* i go", "i o", "* gi o"),
+    "keras": KernelLayout("* o gi", False, "* i go", "i o", "* gi o"),
+    "torch": KernelLayout("gi o *", False, "go i *", "o i"),
+    "onnx": KernelLayout("gi o *", False, "go i *", "o i"),
+    "flax": KernelLayout("* i go", True, "* i go", "i o"),
+    "flax_transposed": KernelLayout("* o gi", False, "* i go", "i o"),
+    "equinox": KernelLayout("go i *", True, "go i *", "o i"),
+    "haiku": KernelLayout("* go i", True, "* i go", "i o"),
 }
 
 
-def layout_named(argument: str, name: Any) -> Layout:
-    if isinstance(name, str) and name in LAYOUTS:
-        return LAYOUTS[name]
+def layout_named(argument: str, name: Any) -> KernelLayout:
+    if isinstance(name, str) and name in KERNEL_LAYOUTS:
+        return KERNEL_LAYOUTS[name]
     raise refusal(
         ValueError,
         argument,
         shown(name),
         "unknown",
-        f"expected {either(map(repr, LAYOUTS))}",
+        f"expected {either(map(repr, KERNEL_LAYOUTS))}",
         "Name the library whose layer reads the kernel.",
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from .._arguments import described, shown
 from .._call.arrays import any_array
 from .._errors import either, refusal
-from ._layouts import Layout, axis_names, groups_of, moved, moved_shape
+from ._kernel_layouts import KernelLayout, axis_names, groups_of, moved, moved_shape
 from ._leaves import CONVOLUTIONS, ROLES, name_says_transposed
 from ._trees import Layer
 
@@ -31,7 +31,7 @@ class Move(NamedTuple):
 
 
 def moves(
-    pairs: list[tuple[Layer, Layer]], source: Layout, target: Layout, transposed: Transposed
+    pairs: list[tuple[Layer, Layer]], source: KernelLayout, target: KernelLayout, transposed: Transposed
 ) -> list[Move | None]:
     """How each pair's weight moves from the first layer to the second; None if it isn't a matrix or kernel."""
     found = [_possible_moves(old, new, source, target, transposed) for old, new in pairs]
@@ -65,7 +65,9 @@ def _undecided(undecided: list[str], proposed: list[str]) -> Exception:
     )
 
 
-def _possible_moves(old: Layer, new: Layer, source: Layout, target: Layout, transposed: Transposed) -> list[Move]:
+def _possible_moves(
+    old: Layer, new: Layer, source: KernelLayout, target: KernelLayout, transposed: Transposed
+) -> list[Move]:
     """The moves that turn the old layer's weight into the new layer's; no two have the same result."""
     kinds = _kinds(old, new, transposed)
     if not {"weight"} <= old.roles & new.roles or not kinds & {"dense", *CONVOLUTIONS} or "embedding" in kinds:
@@ -129,7 +131,7 @@ def _kinds(old: Layer, new: Layer, transposed: Transposed) -> set[str]:
 
 
 def _candidates(
-    kind: str, shape: tuple[int, ...], wanted: tuple[int, ...], source: Layout, target: Layout
+    kind: str, shape: tuple[int, ...], wanted: tuple[int, ...], source: KernelLayout, target: KernelLayout
 ) -> list[Move]:
     """The moves that a kernel of this kind allows."""
     if kind == "dense":
@@ -150,7 +152,7 @@ def _candidates(
     return found
 
 
-def moved_leaf(old: Layer, new: Layer, role: str, move: Move | None, source: Layout, target: Layout) -> Any:
+def moved_leaf(old: Layer, new: Layer, role: str, move: Move | None, source: KernelLayout, target: KernelLayout) -> Any:
     """The old layer's leaf of this role, as the new layer has it."""
     array, wanted = any_array("tree", old.leaves[role]), tuple(new.leaves[role].shape)
     if role == "weight" and move is not None:
@@ -168,7 +170,7 @@ def moved_leaf(old: Layer, new: Layer, role: str, move: Move | None, source: Lay
     return found
 
 
-def _prelu_slopes(array: Any, wanted: tuple[int, ...], source: Layout, target: Layout) -> Any:
+def _prelu_slopes(array: Any, wanted: tuple[int, ...], source: KernelLayout, target: KernelLayout) -> Any:
     """A PReLU's slopes: one, one for each channel, or one for each element; None if they don't fit."""
     last = [layout.conv.startswith("*") for layout in (source, target)]  # where the channels are
     old, new = ("* o" if channels_last else "o *" for channels_last in last)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peers import needs, peer
 
 from jdeconv import convert, output_sizes
-from jdeconv.convert._layouts import LAYOUTS
+from jdeconv.convert._kernel_layouts import KERNEL_LAYOUTS
 
 tf, keras, torch = peer("tensorflow"), peer("keras"), peer("torch")
 onnx, runtime = peer("onnx"), peer("onnxruntime")
@@ -139,7 +139,7 @@ def definition(x, w, stride, groups):
     return y.reshape(*y.shape[:-2], groups * o)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
 def test_each_librarys_layer_computes_the_same(layout):
     module, layer, grouped = LAYERS[layout]
     if module is None or (grouped is tensorflow_layer and tf is None):
@@ -160,7 +160,7 @@ def test_each_librarys_layer_computes_the_same(layout):
     check()
 
 
-@given(problem=problems(), source=st.sampled_from(list(LAYOUTS)), target=st.sampled_from(list(LAYOUTS)))
+@given(problem=problems(), source=st.sampled_from(list(KERNEL_LAYOUTS)), target=st.sampled_from(list(KERNEL_LAYOUTS)))
 def test_every_pair_agrees_and_round_trips_are_exact(problem, source, target):
     _, w, _, groups = problem
     first, second = (convert.kernel(w, "torch", layout, groups) for layout in (source, target))
