@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from . import convert
 from ._arguments import integers, shown
-from ._call.arrays import dtype_of, python_values
+from ._call.arrays import python_values
+from ._dtypes import dtype_of
 from ._errors import blames_caller, refusal
 from ._jax_operations import jnp
 from .convert._kernel_layouts import KERNEL_LAYOUTS, layout_named, moved

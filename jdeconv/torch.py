@@ -8,7 +8,6 @@ import numpy as np
 from ._arguments import described, integers
 from ._call.apply import Call, method_for, torch_layout, transpose_conv, with_bias
 from ._call.arrays import (
-    DTYPES,
     Names,
     bias_for,
     check_channels,
@@ -19,6 +18,7 @@ from ._call.arrays import (
     result_type,
 )
 from ._call.output_shape import check_output_padding
+from ._dtypes import DTYPES
 from ._errors import blames_caller, refusal
 from ._size_errors import crop_or_refuse
 

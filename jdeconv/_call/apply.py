@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from .._arguments import shown
-from .._engine.engine import at_least_float32
+from .._dtypes import at_least_float32
 from .._errors import either, refusal
 from .._formulations import METHODS
 from .._geometry import Geometry

@@ -1,7 +1,6 @@
-"""The arrays, dtypes and precisions that all facades take, and what is refused."""
+"""The arrays, types of sums and precisions that all facades take, and what is refused."""
 
 import dataclasses
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,16 +8,9 @@ import jax
 import numpy as np
 
 from .._arguments import concrete, described, integers, shown
+from .._dtypes import ALL_DTYPES, DTYPES, dtype_of, kind_of
 from .._errors import either, refusal
 from .._jax_operations import jnp, lax
-
-# Of TensorFlow, Keras and ONNX.
-DTYPES = tuple(
-    np.dtype(name)
-    for name in ("float16", jnp.bfloat16, "float32", "float64", "complex64", "complex128", "int8", "int16", "int32")
-)
-# Of lax.
-ALL_DTYPES = (*DTYPES, *(np.dtype(name) for name in ("int64", "uint8", "uint16", "uint32", "uint64")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,22 +256,6 @@ def _lax_sums(dtype: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
     same_kind = kind is wanted_kind or (kind is jnp.integer and wanted_kind is jnp.floating)
     loses_sign = jnp.issubdtype(dtype, jnp.signedinteger) and jnp.issubdtype(wanted, jnp.unsignedinteger)
     return wanted in ALL_DTYPES and same_kind and not loses_sign and wanted.itemsize >= dtype.itemsize
-
-
-def kind_of(dtype: Any) -> Any:
-    """The dtype's kind: integer, floating or complexfloating; None for any other."""
-    kinds = (jnp.integer, jnp.floating, jnp.complexfloating)
-    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), None)
-
-
-def dtype_of(value: Any) -> np.dtype[Any] | None:
-    """The dtype that `value` names, narrowed to 32 bits unless JAX has x64 on; None if it names none."""
-    if isinstance(value, numbers.Number):  # JAX's cache takes 2.0 for np.float32(2.0), which has a dtype
-        return None
-    try:
-        return np.dtype(jax.dtypes.canonicalize_dtype(value))
-    except (TypeError, ValueError, Warning):
-        return None
 
 
 def precision_now(precision: Any) -> Any:

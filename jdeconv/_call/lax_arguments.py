@@ -15,12 +15,13 @@ import jax
 import numpy as np
 
 from .._arguments import described, integers, items, shown
+from .._dtypes import ALL_DTYPES
 from .._errors import refusal
 from .._geometry import Geometry, Undecidable, at_least_zero, extent, holds
 from .._jax_operations import jnp, lax
 from .._size_errors import undecidable
 from .apply import Layout
-from .arrays import ALL_DTYPES, Names
+from .arrays import Names
 
 LAX = Names("lhs", "rhs", "dimension_numbers and transpose_kernel say which of its dimensions is which.")
 

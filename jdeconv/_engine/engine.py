@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxlib import version
 
+from .._dtypes import at_least_float32
 from .._geometry import surely_positive
 from .._jax_operations import jnp, lax
 from .._plan.engine_kind import XLA, EngineKind
@@ -19,12 +20,6 @@ MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
 # Before jaxlib 0.11 XLA CPU drops barriers before it fuses.
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
-
-
-def at_least_float32(dtype: Any) -> Any:
-    """The type to sum `dtype` in: 16-bit floats are widened."""
-    # NumPy promotes even under jax.numpy_dtype_promotion("strict").
-    return np.promote_types(dtype, "float32") if jnp.issubdtype(dtype, np.floating) else dtype
 
 
 @dataclasses.dataclass(frozen=True)

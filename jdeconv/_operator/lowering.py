@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._dtypes import common_dtype
 from .._engine.engine import Engine, cpu_engine_kind
 from .._errors import blames_caller, refusal
 from .._formulations import METHODS
 from .._geometry import Geometry
 from .._jax_compat import Tracer, lowered, program_of, register_lowering, tpu_interpreted, with_devices
-from .._jax_operations import jnp, lax
+from .._jax_operations import lax
 from .._plan.choose import choose
 from .._plan.engine_kind import XLA
 from .partition import partitioned
@@ -47,8 +48,7 @@ def _compute(
             "Export one program for each number, or map over one operand.",
         )
     # A cotangent has the preferred type, so operands may differ. The wider of the two types loses nothing.
-    with jax.numpy_dtype_promotion("standard"):
-        common = jnp.promote_types(a.dtype, b.dtype)
+    common = common_dtype(a.dtype, b.dtype)
     problem = problem_of(a, b, geometry, result, dtype)
     choice = choose(platform, cpu_engine_kind(problem) if onednn else XLA, problem, method, METHODS)
     compute = METHODS[choice.method].VARIANTS[result][choice.variant]

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._dtypes import common_dtype
 from .._errors import blames_caller
 from .._formulations import METHODS
 from .._geometry import Geometry
@@ -100,8 +101,7 @@ def result_shape(a: Any, b: Any, geometry: Geometry, result: str) -> tuple[Any, 
 def problem_of(a: Any, b: Any, geometry: Geometry, result: str, dtype: Any) -> Problem:
     """What the planner chooses a formulation for."""
     sizes = _sizes(a, b, result)
-    with jax.numpy_dtype_promotion("standard"):
-        wide = functools.reduce(jnp.promote_types, (a.dtype, b.dtype, dtype))
+    wide = common_dtype(a.dtype, b.dtype, dtype)
     return Problem(geometry, result, sizes["n"], sizes["g"], sizes["i"], sizes["o"], np.dtype(wide).name)
 
 

@@ -16,6 +16,7 @@ PACKAGE = pathlib.Path(jdeconv.__file__).parent
 # modules, and the private ones listed here.
 GROUND = {
     "_arguments",
+    "_dtypes",
     "_errors",
     "_geometry",
     "_jax_compat",
