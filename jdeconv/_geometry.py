@@ -196,7 +196,12 @@ def _low(input: Size, extent: int, stride: int, pads: str | tuple[int, int], out
     if not isinstance(pads, str):
         return pads[0]
     total = (input - 1) * stride + extent - output  # a plain int, since input * stride - output is
-    return max(total, 0) // 2  # SAME: the odd position goes to the high side
+    return low_of_same(total)
+
+
+def low_of_same(total: Size) -> Size:
+    """SAME's share at the start of `total` positions cut off: half of them. The odd one is cut off at the end."""
+    return max(total, 0) // 2
 
 
 def at_least_zero(dim: int, size: Size) -> Size:

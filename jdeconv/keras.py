@@ -9,7 +9,7 @@ from ._arguments import integers, shown, spatial
 from ._call.apply import Call, method_for, tensorflow_layout, transpose_conv
 from ._call.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
 from ._errors import blames_caller, refusal
-from ._geometry import extent
+from ._geometry import extent, low_of_same
 from ._size_errors import crop_or_refuse
 
 NAMES = Names("inputs", "kernel", "The kernel's last dimension is the input's channels.")
@@ -102,7 +102,7 @@ def _crop(span: int, stride: int, output_padding: int | None, same: bool) -> tup
     if not same:
         return 0, -max(stride - span, 0) if output_padding is None else -output_padding
     total = span - (stride if output_padding is None else span % 2 + output_padding)
-    low = max(total, 0) // 2
+    low = low_of_same(total)
     return low, total - low
 
 

@@ -11,7 +11,7 @@ from ._call.arrays import Names, precision_now, python_values, result_type
 from ._call.lax_arguments import LAX, arrays_and_layout, geometry_of, per_dimension, strided_geometry_of
 from ._call.output_shape import spatial_only
 from ._errors import blames_caller, refusal, unsupported
-from ._geometry import Geometry, Undecidable, Unreachable, build, extent
+from ._geometry import Geometry, Undecidable, Unreachable, build, extent, low_of_same
 from ._jax_operations import lax
 from ._plan.choose import AUTO
 from ._size_errors import unreachable
@@ -352,7 +352,8 @@ def _is_mode(padding: Any) -> bool:
 def _forward(mode: str, extent: int, stride: int) -> tuple[int, int]:
     """The pads of the strided convolution whose transpose gives lax's default size; a negative one adds to that."""
     total = extent - stride
-    return (max(total, 0) // 2, total - max(total, 0) // 2) if mode == "SAME" else (0, min(total, 0))
+    low = low_of_same(total)
+    return (low, total - low) if mode == "SAME" else (0, min(total, 0))
 
 
 def _sized(

@@ -70,10 +70,14 @@ class Engine:
         arguments["preferred_element_type"] = self.dtype
         if not self.onednn:
             return lax.conv_general_dilated(lhs, rhs, **arguments)
-        # oneDNN computes in 32 bits what it is not proven for in 16.
-        if lhs.dtype != self.sum_dtype and onednn.refuses_conv(lhs, rhs, **arguments):
-            lhs, rhs, arguments["preferred_element_type"] = self.widened(lhs), self.widened(rhs), self.sum_dtype
-        return onednn.conv(lhs, rhs, **arguments)
+        if lhs.dtype == self.sum_dtype:
+            return onednn.conv(lhs, rhs, **arguments)
+        return onednn.conv(lhs, rhs, otherwise=self._widened_conv, **arguments)
+
+    def _widened_conv(self, lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
+        """oneDNN computes in 32 bits what it is not proven for in 16."""
+        arguments["preferred_element_type"] = self.sum_dtype
+        return onednn.conv(self.widened(lhs), self.widened(rhs), **arguments)
 
     def product(self, a: jax.Array, b: jax.Array, letters: str) -> jax.Array:
         """`einsum` of two operands; `_` in `letters` stands for the positions: the batch and the spatial dimensions."""

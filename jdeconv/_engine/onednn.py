@@ -1,6 +1,6 @@
 """Convolutions by the oneDNN that jaxlib holds on x86-64 Linux CPUs, as XLA custom calls.
 
-`conv` takes what `lax.conv_general_dilated` takes, and calls it wherever `refuses_conv` has a reason. A call that
+`conv` takes what `lax.conv_general_dilated` takes, which it calls wherever `refuses_conv` has a reason. A call that
 oneDNN can't do raises nothing: it ends the process. So only what is known to work is called: on tested versions of
 jaxlib, in types that the processor has instructions for, in classes that a sweep has proven, after a probe at the first
 use. The calls belong below a primitive's lowering: they have no derivatives, the SPMD partitioner can't split them, and
@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -194,9 +194,14 @@ def _examples() -> Iterator[tuple[Any, ...]]:
 # Convolutions.
 
 
-def conv(lhs: jax.Array, rhs: jax.Array, **arguments: Any) -> jax.Array:
-    """`lax.conv_general_dilated`, by oneDNN unless `refuses_conv` has a reason."""
-    compute = lax.conv_general_dilated if refuses_conv(lhs, rhs, **arguments) else _conv
+def conv(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    otherwise: Callable[..., jax.Array] = lax.conv_general_dilated,
+    **arguments: Any,
+) -> jax.Array:
+    """`lax.conv_general_dilated`, by oneDNN; where `refuses_conv` has a reason, by `otherwise`."""
+    compute = otherwise if refuses_conv(lhs, rhs, **arguments) else _conv
     return compute(lhs, rhs, **arguments)
 
 

@@ -19,7 +19,6 @@ from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import jnp, lax
 from .._phase_geometry import block_geometry, phases
-from .._plan.problem import Problem
 from . import gemm_one_position, gemm_tpu
 from .blocks import (
     gather,
@@ -40,10 +39,7 @@ from .blocks import (
 )
 from .formulation import Variants
 
-
-def supports(problem: Problem) -> str | None:
-    """None, unless dilations make the kernel longer than any image."""
-    return too_many_positions(problem)
+supports = too_many_positions
 
 
 def _by_blocks(x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:

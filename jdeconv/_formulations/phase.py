@@ -16,7 +16,6 @@ from .._engine.engine import Engine
 from .._geometry import Geometry
 from .._jax_operations import lax
 from .._phase_geometry import block_geometry, phases
-from .._plan.problem import Problem
 from . import lax_conv
 from .blocks import (
     join_phases,
@@ -29,10 +28,7 @@ from .blocks import (
 )
 from .formulation import Compute, Variants
 
-
-def supports(problem: Problem) -> str | None:
-    """None, unless dilations make the kernel longer than any image."""
-    return too_many_positions(problem)
+supports = too_many_positions
 
 
 def _fused_output(convolve: Compute, x: jax.Array, w: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:

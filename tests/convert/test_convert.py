@@ -1,7 +1,5 @@
 """Kernels converted between libraries: each library's own layer, given its layout, has the same output."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -10,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import needs, peer
+from refusals import refusals
 
 from jdeconv import convert, output_sizes
 from jdeconv.convert._kernel_layouts import KERNEL_LAYOUTS
@@ -243,9 +242,4 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
-    call, message = REFUSED[name]
-    kind, text = message.split(": ", 1)
-    with pytest.raises({"ValueError": ValueError, "TypeError": TypeError}[kind], match=f"^{re.escape(text)}$"):
-        call()
+test_refusals = refusals(REFUSED)

@@ -1,7 +1,5 @@
 """Up-sampling kernels against interpolation and pixel shuffling by others."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import needs, peer
+from refusals import refusals
 
 import jdeconv
 from jdeconv import convert, initializers
@@ -158,11 +157,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_refusals(name):
-    call, message = REFUSED[name]
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        call()
+test_refusals = refusals(REFUSED)
 
 
 @pytest.mark.sampled(2)
