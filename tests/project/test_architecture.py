@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -118,6 +119,16 @@ def test_geometry_and_plan_need_no_jax():
         "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("page", ["docs/pages/architecture.md", "CONTRIBUTING.md"])
+def test_pages_name_files_that_are_there(page):
+    root = pathlib.Path(__file__).parents[2]
+    # The library may be installed elsewhere.
+    named = set(re.findall(r"`(?:jdeconv/)?([\w/]+\.py)`", (root / page).read_text()))
+    assert [
+        name for name in named if "NAME" not in name and not any((at / name).exists() for at in (PACKAGE, root))
+    ] == []
 
 
 def test_no_file_is_long():
