@@ -77,6 +77,18 @@ def devices_agree_and_gather_nothing(text):
         assert last < 0.9 * first
 
 
+def both_trainings_are_one(text):
+    (difference,) = numbers(r"^losses of the same step differ by (\S+) of them at most$", text)
+    assert difference < 1e-3
+    (difference,) = numbers(r"^cleaned photographs differ by (\S+) at most, white being 1$", text)
+    assert 0 < difference < 1e-2  # equal to the last bit, both would come from one program
+    for name in "plain", "patched":
+        first, last = numbers(rf"^{name}: loss (\d+\.\d+) in the first step, (\d+\.\d+) in the last$", text)
+        assert last < 0.9 * first
+    assert abs(decibels("plain", text) - decibels("patched", text)) < 0.02
+    assert decibels("patched", text) > decibels("noisy", text)
+
+
 def warned_of(text):
     """The warnings whose cause is a line of an example or of the package; other libraries' own are theirs."""
     ours = "|".join(re.escape(str(folder)) for folder in (EXAMPLES, Path(jdeconv.__file__).parent))
@@ -95,6 +107,7 @@ def warned_of(text):
         ("from_pytorch", ("--quick",), ("flax", "torch"), pictures_are_the_same),
         ("serve", ("--quick",), ("optax",), served_equals_trained),
         ("many_devices", ("--quick",), ("optax",), devices_agree_and_gather_nothing),
+        ("train_unedited", ("--quick",), ("flax", "optax"), both_trainings_are_one),
     ],
 )
 def test_example(name, arguments, packages, check, tmp_path):
