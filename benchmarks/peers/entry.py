@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..work.cases import Array, Case, Ensemble
+from ..work.models import Model
 from ..work.stacks import Stack
 
-Work = Case | Ensemble | Stack
+Work = Case | Ensemble | Stack | Model
 
 
 class Costs(NamedTuple):

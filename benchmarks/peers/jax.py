@@ -14,8 +14,9 @@ from jax import lax
 import jdeconv
 
 from ..work.cases import Array, Case, Ensemble
+from ..work.models import Model
 from ..work.stacks import Stack, Tensors, network
-from .entry import Costs, Entry
+from .entry import Costs, Entry, Work
 from .layouts import convolution_kernel
 
 
@@ -153,7 +154,7 @@ def _entry(
         y, *bars = (np.asarray(array, "float32") for array in found)
         return [y, bars[0], own(bars[1])] if bars else [y]
 
-    step, costs = _compiled({"forward": forward, "train": train}[pass_], *(jnp.asarray(a, dtype) for a in arrays))
+    step, costs = compiled({"forward": forward, "train": train}[pass_], *(jnp.asarray(a, dtype) for a in arrays))
     return Entry(step, results, costs)
 
 
@@ -184,11 +185,11 @@ def stack_entry(
     weights = [chosen[case].own(w, case.groups) for case, w in zip(layers, arrays.weights, strict=True)]
     typed = jax.tree.map(lambda array: jnp.asarray(array, dtype), arrays._replace(weights=weights))
     typed = typed._replace(biases=list(map(jnp.asarray, arrays.biases)), target=jnp.asarray(arrays.target))
-    run, costs = _compiled(step, typed)
+    run, costs = compiled(step, typed)
     return Entry(run, results, costs)
 
 
-def _compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], Costs]:
+def compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], Costs]:
     start = time.perf_counter()
     program = jax.jit(step).trace(*arguments).lower().compile()
     taken = time.perf_counter() - start
@@ -197,10 +198,14 @@ def _compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], A
     return lambda: jax.block_until_ready(program(*arguments)), Costs(taken, temporary)
 
 
-def reference(work: Case | Ensemble | Stack, arrays: Any, dtype: str, pass_: str) -> list[Array]:
+def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> list[Array]:
     """What all peers are compared with: lax in float32, at full precision, whatever `dtype` the peers run in."""
     with jax.default_matmul_precision("highest"):
-        if isinstance(work, Stack):
+        if isinstance(work, Model):
+            entry = importlib.import_module(".models_flax", __package__).model_entry(
+                False, work, arrays, "float32", pass_
+            )
+        elif isinstance(work, Stack):
             entry = stack_entry(of_lax, work, arrays, "float32", pass_)
         elif isinstance(work, Ensemble):
             entry = ensemble_entry(of_lax, True, work, arrays, "float32", pass_)

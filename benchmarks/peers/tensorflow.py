@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from .entry import Entry
 
 
 @functools.cache
-def _tensorflow() -> Any:
+def tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     tf = importlib.import_module("tensorflow")
     # Before the first operation; two gradients that run beside each other share the threads.
@@ -21,6 +22,33 @@ def _tensorflow() -> Any:
     tf.config.threading.set_inter_op_parallelism_threads(machine.threads())
     tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+def convolution(
+    x: Any,
+    w: Any,
+    strides: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilations: Sequence[int],
+    groups: int,
+) -> Any:
+    """The ordinary convolution with a kernel `(*K, i / groups, o)`, dense or depthwise."""
+    tf, channels = tensorflow(), x.shape[-1]
+    reach = [(k - 1) * d for k, d in zip(w.shape, dilations, strict=False)]
+    if set(strides) == {1} and all(
+        pair == (total // 2, -(-total // 2)) for pair, total in zip(pads, reach, strict=True)
+    ):
+        padding = "SAME"
+    else:
+        padding = "VALID"
+        if any(low or high for low, high in pads):
+            x = tf.pad(x, [(0, 0), *pads, (0, 0)])
+    if groups == 1:
+        return tf.nn.convolution(x, w, strides, padding, dilations=dilations)
+    if groups < channels or len(pads) != 2:
+        raise NotImplementedError("TensorFlow has no grouped gradients on CPU without XLA, 2-D depthwise ones apart")
+    kernel = tf.reshape(w, (*w.shape[:2], channels, -1))
+    return tf.nn.depthwise_conv2d(x, kernel, (1, *strides, 1), padding, dilations=dilations)
 
 
 FEWEST_OF_ONE_TAP = 16
@@ -35,7 +63,7 @@ def case_entry(case: Case, arrays: tuple[Array, Array, Array], dtype: str, pass_
         raise NotImplementedError(
             "TensorFlow 2.21's kernel gradient of one tap, strided, to few channels kills processes"
         )
-    tf = _tensorflow()
+    tf = tensorflow()
     function = {1: tf.nn.conv1d_transpose, 2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[case.rank]
     x, w, y = (tf.cast(tf.constant(array), dtype) for array in arrays)
 

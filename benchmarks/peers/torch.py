@@ -2,7 +2,7 @@
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def _geometry(case: Case) -> dict[str, Any]:
     return dict(stride=case.stride, padding=padding, output_padding=more, groups=case.groups)
 
 
-class _Torch:
+class Torch:
     """The module, set up, and conversions into one memory format."""
 
     def __init__(self, dtype: str, memory: str, rank: int) -> None:
@@ -79,6 +79,24 @@ class _Torch:
         return run if self.gpu else step
 
 
+def convolution(
+    torch: Any,
+    x: Any,
+    w: Any,
+    bias: Any,
+    stride: int | Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Any:
+    """The ordinary convolution, its image padded beforehand where the two ends differ."""
+    if any(low != high for low, high in pads):
+        x = torch.nn.functional.pad(x, [pad for ends in reversed(pads) for pad in ends])
+        pads = [(0, 0)] * len(pads)
+    function = getattr(torch.nn.functional, f"conv{len(pads)}d")
+    return function(x, w, bias, stride, [low for low, _ in pads], dilation, groups)
+
+
 def _flip(case: Case, array: Array, first: int) -> Array:
     return np.flip(array, tuple(first + axis for axis, yes in enumerate(_mirrored(case)) if yes))
 
@@ -86,7 +104,7 @@ def _flip(case: Case, array: Array, first: int) -> Array:
 def case_entry(memory: str, case: Case, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
     """One convolution; `memory` is `'channels-last'` or `'contiguous'`."""
     options = _geometry(case)
-    peer = _Torch(dtype, memory, case.rank)
+    peer = Torch(dtype, memory, case.rank)
     torch = peer.torch
     x, w, y = peer.image(case, arrays[0]), peer.kernel(case, arrays[1]), peer.image(case, arrays[2])
     function = functools.partial(getattr(torch.nn.functional, f"conv_transpose{case.rank}d"), **options)
@@ -112,7 +130,7 @@ def case_entry(memory: str, case: Case, arrays: tuple[Array, Array, Array], dtyp
 def stack_entry(memory: str, stack: Stack, arrays: Tensors, dtype: str, pass_: str) -> Entry:
     """The same step as JAX's. All kernels are at least as large as their stride, so the whole network is mirrored."""
     cases = [layer.case for layer in stack.layers]
-    peer = _Torch(dtype, memory, cases[0].rank)
+    peer = Torch(dtype, memory, cases[0].rank)
     torch = peer.torch
     given = Tensors(
         peer.image(cases[0], arrays.x),
