@@ -30,6 +30,7 @@ from .peers.entry import Work
 from .report import plot
 from .work.cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
 from .work.models import MODELS, Model
+from .work.ordinary import ORDINARY
 from .work.stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
@@ -48,11 +49,13 @@ QUICK = (
     "sweep-0[01]",
     "vae-decoder",
     "vae",
+    "conv-k3-one",
+    "conv-dw-k3-multiplier",
     "vmap",
     "growth-batch-1",
     "growth-batch-4",
 )
-KINDS = ("sweep", "stacks", "models")  # the options that select them
+KINDS = ("ordinary", "sweep", "stacks", "models")  # the options that select them
 STEPS = ("stacks", "models")  # which are trained only
 
 
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", action="store_true", help="only the random geometries")
     parser.add_argument("--stacks", action="store_true", help="only whole stacks (with --sweep: both)")
     parser.add_argument("--models", action="store_true", help="only whole models, one training step each")
+    parser.add_argument("--ordinary", action="store_true", help="only single ordinary convolutions")
     parser.add_argument("--dtype", choices=DTYPES, help="default: both")
     parser.add_argument("--pass", dest="pass_", choices=PASSES, help="default: both")
     parser.add_argument("--rounds", type=int, help="of each peer that is not slow (default: 9, --quick: 2)")
@@ -77,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
 def selected(cases: str | None, kinds: Collection[str], quick: bool) -> list[Work]:
     """What has such a name and, if `kinds` has any, is of such a kind."""
-    works: list[Work] = [*CASES, *sweep(), *STACKS, *MODELS, *ENSEMBLES, *GROWTH]
+    works: list[Work] = [*CASES, *ORDINARY, *sweep(), *STACKS, *MODELS, *ENSEMBLES, *GROWTH]
     globs = QUICK if quick else ("*",)
     return [
         work

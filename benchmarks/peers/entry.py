@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from ..work.cases import Array, Case, Ensemble
 from ..work.models import Model
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack
 
-Work = Case | Ensemble | Stack | Model
+Work = Case | Ordinary | Ensemble | Stack | Model
 
 
 class Costs(NamedTuple):

@@ -15,6 +15,7 @@ import jdeconv
 
 from ..work.cases import Array, Case, Ensemble
 from ..work.models import Model
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack, Tensors, network
 from .entry import Costs, Entry, Work
 from .layouts import convolution_kernel
@@ -65,11 +66,15 @@ def _dilated_pads(case: Case) -> list[tuple[int, int]]:
 
 
 def _convolution(case: Case, x: jax.Array, w: jax.Array, pads: list[tuple[int, int]], **more: Any) -> jax.Array:
-    spatial = "DHW"[-case.rank :]
-    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    numbers = _numbers(case.rank)
     return lax.conv_general_dilated(
         x, w, (1,) * case.rank, pads, dimension_numbers=numbers, feature_group_count=case.groups, **more
     )
+
+
+def _numbers(rank: int) -> tuple[str, str, str]:
+    spatial = "DHW"[-rank:]
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
 
 def of_flax(case: Case) -> Operation:
@@ -116,6 +121,25 @@ def case_entry(
 
     x, w, y = arrays
     return _entry(functools.partial(chosen.apply, case), (x, own(w), y), dtype, pass_, own)
+
+
+def ordinary_entry(
+    convolution: Callable[..., jax.Array], work: Ordinary, arrays: tuple[Array, Array, Array], dtype: str, pass_: str
+) -> Entry:
+    """One ordinary convolution, by a function with the signature of `lax.conv_general_dilated`."""
+
+    def apply(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convolution(
+            x,
+            w,
+            work.stride,
+            work.pads,
+            rhs_dilation=(work.dilation,) * work.rank,
+            dimension_numbers=_numbers(work.rank),
+            feature_group_count=work.groups,
+        )
+
+    return _entry(apply, arrays, dtype, pass_, lambda w: w)
 
 
 def ensemble_entry(
@@ -205,6 +229,8 @@ def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> list[Array]:
             entry = importlib.import_module(".models_flax", __package__).model_entry(
                 False, work, arrays, "float32", pass_
             )
+        elif isinstance(work, Ordinary):
+            entry = ordinary_entry(lax.conv_general_dilated, work, arrays, "float32", pass_)
         elif isinstance(work, Stack):
             entry = stack_entry(of_lax, work, arrays, "float32", pass_)
         elif isinstance(work, Ensemble):

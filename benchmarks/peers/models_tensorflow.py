@@ -108,7 +108,8 @@ def model_entry(model: Model, given: Given, dtype: str, pass_: str) -> Entry:
     ]
     wanted = [layer[role] for layer in weights for role in sorted(layer)]
 
-    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    # Without autograph, which would dress up the errors.
+    @tf.function(jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
     def step() -> Any:
         with tf.GradientTape() as tape:
             loss = model.loss(Layers(tf, weights), *inputs)

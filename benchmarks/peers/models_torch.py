@@ -9,7 +9,7 @@ from ..work.cases import Array
 from ..work.layers import EPSILON, LEAK, pads_of
 from ..work.models import Given, Model
 from .entry import Entry
-from .layouts import channels_first, channels_last, from_io_kernel, io_kernel
+from .layouts import channels_first, from_io_kernel, io_kernel
 from .torch import Torch, convolution
 
 

@@ -3,13 +3,14 @@
 import functools
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import machine
 from ..work.cases import Array, Case
+from ..work.ordinary import Ordinary
 from .entry import Entry
 
 
@@ -65,17 +66,30 @@ def case_entry(case: Case, arrays: tuple[Array, Array, Array], dtype: str, pass_
         )
     tf = tensorflow()
     function = {1: tf.nn.conv1d_transpose, 2: tf.nn.conv2d_transpose, 3: tf.nn.conv3d_transpose}[case.rank]
+    return _entry(lambda x, w: function(x, w, case.shapes[2], case.stride, "SAME"), arrays, dtype, pass_)
+
+
+def ordinary_entry(work: Ordinary, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
+    """One ordinary convolution."""
+    dilations = (work.dilation,) * work.rank
+    return _entry(lambda x, w: convolution(x, w, work.stride, work.pads, dilations, work.groups), arrays, dtype, pass_)
+
+
+def _entry(function: Callable[[Any, Any], Any], arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
+    """The function's value, or for `'train'` its value and both gradients."""
+    tf = tensorflow()
     x, w, y = (tf.cast(tf.constant(array), dtype) for array in arrays)
 
-    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    # Without autograph, which would dress up the errors.
+    @tf.function(jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any, w: Any, y: Any) -> Any:
-        return (function(x, w, case.shapes[2], case.stride, "SAME"),)
+        return (function(x, w),)
 
-    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=False, autograph=False)  # type: ignore[untyped-decorator]
     def train(x: Any, w: Any, y: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch([x, w])
-            out = function(x, w, case.shapes[2], case.stride, "SAME")
+            out = function(x, w)
         return (out, *tape.gradient(out, [x, w], output_gradients=y))
 
     step = {"forward": forward, "train": train}[pass_]

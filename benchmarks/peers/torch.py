@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import machine
 from ..work.cases import Array, Case
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack, Tensors, network
 from .entry import Entry
 from .layouts import channels_first, channels_last, from_io_kernel, io_kernel
@@ -68,6 +69,24 @@ class Torch:
         array: Array = tensor.detach().float().cpu().numpy()
         return array
 
+    def step(
+        self, function: Callable[[Any, Any], Any], x: Any, w: Any, cotangent: Any, pass_: str
+    ) -> Callable[[], Any]:
+        """The function of x and w: its value, or for `'train'` its value and both gradients."""
+        torch = self.torch
+
+        def forward() -> Any:
+            with torch.inference_mode():
+                return (function(x, w),)
+
+        def train() -> Any:
+            out = function(x, w)
+            return (out, *torch.autograd.grad(out, (x, w), cotangent))
+
+        for operand in (x, w):
+            operand.requires_grad_(pass_ == "train")
+        return self.finished({"forward": forward, "train": train}[pass_])
+
     def finished(self, step: Callable[[], Any]) -> Callable[[], Any]:
         """The step, waited for: on a GPU it only queues its work."""
 
@@ -105,26 +124,32 @@ def case_entry(memory: str, case: Case, arrays: tuple[Array, Array, Array], dtyp
     """One convolution; `memory` is `'channels-last'` or `'contiguous'`."""
     options = _geometry(case)
     peer = Torch(dtype, memory, case.rank)
-    torch = peer.torch
     x, w, y = peer.image(case, arrays[0]), peer.kernel(case, arrays[1]), peer.image(case, arrays[2])
-    function = functools.partial(getattr(torch.nn.functional, f"conv_transpose{case.rank}d"), **options)
-
-    def forward() -> Any:
-        with torch.inference_mode():
-            return (function(x, w),)
-
-    def train() -> Any:
-        out = function(x, w)
-        return (out, *torch.autograd.grad(out, (x, w), y))
+    function = functools.partial(getattr(peer.torch.nn.functional, f"conv_transpose{case.rank}d"), **options)
 
     def results(found: Any) -> list[Array]:
         out, *bars = found
         gradients = [peer.read_image(case, bars[0]), peer.read_kernel(case, bars[1])] if bars else []
         return [peer.read_image(case, out), *gradients]
 
-    for operand in (x, w):
-        operand.requires_grad_(pass_ == "train")
-    return Entry(peer.finished({"forward": forward, "train": train}[pass_]), results)
+    return Entry(peer.step(function, x, w, y, pass_), results)
+
+
+def ordinary_entry(memory: str, work: Ordinary, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
+    """One ordinary convolution; `memory` is `'channels-last'` or `'contiguous'`."""
+    peer = Torch(dtype, memory, work.rank)
+    x, w, y = (
+        peer.tensor(own(array)) for own, array in zip((channels_first, io_kernel, channels_first), arrays, strict=True)
+    )
+
+    def function(x: Any, w: Any) -> Any:
+        return convolution(peer.torch, x, w, None, work.stride, work.pads, work.dilation, work.groups)
+
+    def results(found: Any) -> list[Array]:
+        layouts = (channels_last, channels_last, from_io_kernel)
+        return [back(peer.read(tensor)) for back, tensor in zip(layouts, found, strict=False)]
+
+    return Entry(peer.step(function, x, w, y, pass_), results)
 
 
 def stack_entry(memory: str, stack: Stack, arrays: Tensors, dtype: str, pass_: str) -> Entry:

@@ -13,6 +13,7 @@ from .summary import TARGETS, TORCH, geometric_mean, of_each, of_target, ratios
 PLAIN = "flax"  # the peer that runs whole models in plain JAX
 KINDS = {
     "cases": "Cases",
+    "ordinary": "Ordinary convolutions",
     "sweep": "Random sweep",
     "stacks": "Whole stacks",
     "models": "Whole models",
