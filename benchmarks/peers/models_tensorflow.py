@@ -77,7 +77,7 @@ class Layers:
         return self.tf.reduce_mean(x, tuple(range(1, len(x.shape) - 1)))
 
     def flatten(self, x: Any) -> Any:
-        return self.tf.reshape(x, (len(x), -1))
+        return self.tf.reshape(x, (x.shape[0], -1))
 
     def image(self, x: Any, size: Sequence[int]) -> Any:
         return self.tf.reshape(x, (x.shape[0], *size, -1))

@@ -116,5 +116,5 @@ ORDINARY = (
     _cube("3d-k3", 1, 32, (32, 32), 3, 1, rank=3),
     _cube("3d-k3s2", 1, 32, (16, 32), 3, 2, rank=3),
     Ordinary("conv-3d-first", 1, (16, 56, 56), 3, 64, (3, 3, 3), (1, 1, 1)),
-    Ordinary("conv-3d-tubes", 1, (16, 112, 112), 3, 192, (2, 16, 16), (2, 16, 16), padding="valid"),
+    Ordinary("conv-3d-patches", 1, (16, 56, 56), 3, 96, (2, 4, 4), (2, 4, 4), padding="valid"),
 )
