@@ -1,7 +1,7 @@
 """`python -m benchmarks`: jdeconv against its peers, in one run, on the same work.
 
 Every result is compared with lax's before anything is timed. A wrong result is reported and not timed, and the exit
-status is 1. Peers that are not installed are skipped. Without --cases, --sweep or --stacks everything is measured, slow
+status is 1. Peers that are not installed are skipped. Without --cases or a kind of work everything is measured, slow
 lax included, in more than an hour. All peers use the processors that this process may run on: choose them with taskset.
 
 `--device gpu` and `--device tpu` first check every method, kernels included, against the definition in float64. The
@@ -15,10 +15,11 @@ report is results.md and results.json.
 import argparse
 import fnmatch
 import importlib
+import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -28,6 +29,8 @@ from .peers import PEERS, SUBJECT, Peer
 from .peers.entry import Work
 from .report import plot
 from .work.cases import CASES, DTYPES, ENSEMBLES, GROWTH, PASSES, sweep
+from .work.models import MODELS, Model
+from .work.ordinary import ORDINARY
 from .work.stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
@@ -38,7 +41,22 @@ COMMANDS = {
 }
 CHECKED = {True: 4, False: 24}  # problems, with and without --quick
 # Cases that lax needs little time for too.
-QUICK = ("rgbout", "k9s3", "wavenc", "dw3", "sweep-0[01]", "vae-decoder", "vmap", "growth-batch-1", "growth-batch-4")
+QUICK = (
+    "rgbout",
+    "k9s3",
+    "wavenc",
+    "dw3",
+    "sweep-0[01]",
+    "vae-decoder",
+    "vae",
+    "conv-k3-one",
+    "conv-dw-k3-multiplier",
+    "vmap",
+    "growth-batch-1",
+    "growth-batch-4",
+)
+KINDS = ("ordinary", "sweep", "stacks", "models")  # the options that select them
+STEPS = ("stacks", "models")  # which are trained only
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", metavar="GLOB", help="only what has such a name, as in 'dcgan*' or 'growth-*'")
     parser.add_argument("--sweep", action="store_true", help="only the random geometries")
     parser.add_argument("--stacks", action="store_true", help="only whole stacks (with --sweep: both)")
+    parser.add_argument("--models", action="store_true", help="only whole models, one training step each")
+    parser.add_argument("--ordinary", action="store_true", help="only single ordinary convolutions")
     parser.add_argument("--dtype", choices=DTYPES, help="default: both")
     parser.add_argument("--pass", dest="pass_", choices=PASSES, help="default: both")
     parser.add_argument("--rounds", type=int, help="of each peer that is not slow (default: 9, --quick: 2)")
@@ -59,9 +79,9 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def selected(cases: str | None, only_sweep: bool, only_stacks: bool, quick: bool) -> list[Work]:
-    works: list[Work] = [*CASES, *sweep(), *STACKS, *ENSEMBLES, *GROWTH]
-    kinds = [kind for kind, only in (("sweep", only_sweep), ("stacks", only_stacks)) if only]
+def selected(cases: str | None, kinds: Collection[str], quick: bool) -> list[Work]:
+    """What has such a name and, if `kinds` has any, is of such a kind."""
+    works: list[Work] = [*CASES, *ORDINARY, *sweep(), *STACKS, *MODELS, *ENSEMBLES, *GROWTH]
     globs = QUICK if quick else ("*",)
     return [
         work
@@ -100,12 +120,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dtypes = [options.dtype] if options.dtype else DTYPES[: 1 if options.quick else None]
     passes = [options.pass_] if options.pass_ else PASSES
     rounds = options.rounds or (2 if options.quick else 9)
+    works = selected(options.cases, [kind for kind in KINDS if getattr(options, kind)], options.quick)
+    if importlib.util.find_spec("flax") is None:
+        print("skipped: models (flax not installed)")
+        works = [work for work in works if not isinstance(work, Model)]
     cells = [
         (work, dtype, pass_)
-        for work in selected(options.cases, options.sweep, options.stacks, options.quick)
+        for work in works
         for dtype in dtypes
         for pass_ in passes
-        if work.kind != "stacks" or pass_ == "train"
+        if (pass_ == "train" or work.kind not in STEPS) and (dtype == "float32" or work.kind != "models")
     ]
     if not cells:
         print("nothing has such a name")

@@ -15,6 +15,7 @@ from . import machine
 from .peers import jax as peer_jax
 from .peers.entry import Builder, Costs, Entry, Work
 from .work.cases import Array
+from .work.models import Model
 from .work.stacks import Stack
 
 # Of the largest magnitude. GPUs and TPUs multiply float32 in fewer bits unless told otherwise, in every framework;
@@ -24,6 +25,10 @@ COARSE = 5e-2
 # Of the 2-norm, for stacks: where rounding flips a sign, a rectifier's derivative jumps, so single gradients differ.
 STACK_BOUNDS = {("cpu", "float32"): 2e-3}
 COARSE_STACK = 0.15
+# A model's loss and its whole gradient keep to the bound for stacks. Single gradients may be a few images' means, where
+# one sign more is a hundredth, and some are zero but for rounding (a bias ahead of a normalisation): so the bound for
+# each is coarse, and of the whole gradient's 2-norm where that, times this, is larger than its own.
+COARSE_GRADIENT, NEGLIGIBLE = 0.1, 1e-3
 # lax's naive loops add one product after the other: past so many, their own rounding reaches the bound of float32.
 EXACT_TERMS = 2**14
 # Seconds for which a peer runs before it is timed, as it would in a loop: 16, 16², 256→128, k 4, s 2, forward, 21.6 ms,
@@ -85,7 +90,7 @@ def measure(
     for name, builder in builders.items():
         try:
             entry = builder(work, arrays, dtype, pass_)
-            check(entry.results(entry.run()), want, bound(work, dtype), isinstance(work, Stack))
+            compare(work, dtype, entry.results(entry.run()), want)
             entries[name] = entry
         except NotImplementedError as error:
             refused[name] = dict(reason=str(error))
@@ -107,23 +112,41 @@ def measure(
     return records
 
 
+def compare(work: Work, dtype: str, got: Sequence[Array], want: Sequence[Array]) -> None:
+    """Raises WrongResult where the results are further from lax's than rounding explains."""
+    if not isinstance(work, Model):
+        check(got, want, bound(work, dtype), isinstance(work, Stack))
+        return
+    whole = float(np.linalg.norm(_flat(want)))
+    check(got, want, COARSE_GRADIENT, by_norm=True, least=NEGLIGIBLE * whole)
+    check([got[0], _flat(got)], [want[0], _flat(want)], bound(work, dtype), by_norm=True)
+
+
+def _flat(results: Sequence[Array]) -> Array:
+    """All gradients, which follow the loss, as one array."""
+    return np.concatenate([gradient.ravel() for gradient in results[1:]])
+
+
 def bound(work: Work, dtype: str) -> float:
-    """How far results may be from lax's: of the largest magnitude, or for a stack of the 2-norm."""
+    """How far results may be from lax's: of the largest magnitude, or for a stack or a model of the 2-norm."""
     key = machine.device(), dtype
-    if isinstance(work, Stack):
+    if isinstance(work, Stack | Model):
         return STACK_BOUNDS.get(key, COARSE_STACK)
     return BOUNDS.get(key, COARSE) * max(1, work.terms / EXACT_TERMS) ** 0.5
 
 
-def check(got: Sequence[Array], want: Sequence[Array], bound: float, by_norm: bool = False) -> None:
-    """Raises WrongResult where an array is further from lax's than `bound` times its largest magnitude, or 2-norm."""
+def check(got: Sequence[Array], want: Sequence[Array], bound: float, by_norm: bool = False, least: float = 0) -> None:
+    """Raises WrongResult where an array is further from lax's than `bound` times its largest magnitude, or 2-norm.
+
+    Where that is less than `least`, `least` is in its place.
+    """
     if len(got) != len(want):
         raise WrongResult(f"{len(got)} results, not {len(want)}")
     for index, (ours, theirs) in enumerate(zip(got, want, strict=True)):
         if ours.shape != theirs.shape:
             raise WrongResult(f"result {index} has shape {ours.shape}, not {theirs.shape}")
         norm: Callable[[Array], Any] = np.linalg.norm if by_norm else lambda array: np.abs(array).max(initial=0)
-        error, scale = float(norm((ours - theirs).ravel())), float(norm(theirs.ravel()))
+        error, scale = float(norm((ours - theirs).ravel())), max(float(norm(theirs.ravel())), least)
         if not error <= bound * scale:  # so that NaN is wrong too
             raise WrongResult(f"result {index} differs by {error:.2g} of {scale:.2g}; allowed: {bound:.2g} times that")
 

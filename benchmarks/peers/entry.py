@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..work.cases import Array, Case, Ensemble
+from ..work.models import Model
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack
 
-Work = Case | Ensemble | Stack
+Work = Case | Ordinary | Ensemble | Stack | Model
 
 
 class Costs(NamedTuple):

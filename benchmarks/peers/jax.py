@@ -14,8 +14,10 @@ from jax import lax
 import jdeconv
 
 from ..work.cases import Array, Case, Ensemble
+from ..work.models import Model
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack, Tensors, network
-from .entry import Costs, Entry
+from .entry import Costs, Entry, Work
 from .layouts import convolution_kernel
 
 
@@ -64,11 +66,15 @@ def _dilated_pads(case: Case) -> list[tuple[int, int]]:
 
 
 def _convolution(case: Case, x: jax.Array, w: jax.Array, pads: list[tuple[int, int]], **more: Any) -> jax.Array:
-    spatial = "DHW"[-case.rank :]
-    numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
+    numbers = _numbers(case.rank)
     return lax.conv_general_dilated(
         x, w, (1,) * case.rank, pads, dimension_numbers=numbers, feature_group_count=case.groups, **more
     )
+
+
+def _numbers(rank: int) -> tuple[str, str, str]:
+    spatial = "DHW"[-rank:]
+    return f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"
 
 
 def of_flax(case: Case) -> Operation:
@@ -117,6 +123,25 @@ def case_entry(
     return _entry(functools.partial(chosen.apply, case), (x, own(w), y), dtype, pass_, own)
 
 
+def ordinary_entry(
+    convolution: Callable[..., jax.Array], work: Ordinary, arrays: tuple[Array, Array, Array], dtype: str, pass_: str
+) -> Entry:
+    """One ordinary convolution, by a function with the signature of `lax.conv_general_dilated`."""
+
+    def apply(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convolution(
+            x,
+            w,
+            work.stride,
+            work.pads,
+            rhs_dilation=(work.dilation,) * work.rank,
+            dimension_numbers=_numbers(work.rank),
+            feature_group_count=work.groups,
+        )
+
+    return _entry(apply, arrays, dtype, pass_, lambda w: w)
+
+
 def ensemble_entry(
     operation: Operation | Callable[[Case], Operation],
     loop: bool,
@@ -153,7 +178,7 @@ def _entry(
         y, *bars = (np.asarray(array, "float32") for array in found)
         return [y, bars[0], own(bars[1])] if bars else [y]
 
-    step, costs = _compiled({"forward": forward, "train": train}[pass_], *(jnp.asarray(a, dtype) for a in arrays))
+    step, costs = compiled({"forward": forward, "train": train}[pass_], *(jnp.asarray(a, dtype) for a in arrays))
     return Entry(step, results, costs)
 
 
@@ -184,11 +209,11 @@ def stack_entry(
     weights = [chosen[case].own(w, case.groups) for case, w in zip(layers, arrays.weights, strict=True)]
     typed = jax.tree.map(lambda array: jnp.asarray(array, dtype), arrays._replace(weights=weights))
     typed = typed._replace(biases=list(map(jnp.asarray, arrays.biases)), target=jnp.asarray(arrays.target))
-    run, costs = _compiled(step, typed)
+    run, costs = compiled(step, typed)
     return Entry(run, results, costs)
 
 
-def _compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], Costs]:
+def compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], Costs]:
     start = time.perf_counter()
     program = jax.jit(step).trace(*arguments).lower().compile()
     taken = time.perf_counter() - start
@@ -197,10 +222,16 @@ def _compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], A
     return lambda: jax.block_until_ready(program(*arguments)), Costs(taken, temporary)
 
 
-def reference(work: Case | Ensemble | Stack, arrays: Any, dtype: str, pass_: str) -> list[Array]:
+def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> list[Array]:
     """What all peers are compared with: lax in float32, at full precision, whatever `dtype` the peers run in."""
     with jax.default_matmul_precision("highest"):
-        if isinstance(work, Stack):
+        if isinstance(work, Model):
+            entry = importlib.import_module(".models_flax", __package__).model_entry(
+                False, work, arrays, "float32", pass_
+            )
+        elif isinstance(work, Ordinary):
+            entry = ordinary_entry(lax.conv_general_dilated, work, arrays, "float32", pass_)
+        elif isinstance(work, Stack):
             entry = stack_entry(of_lax, work, arrays, "float32", pass_)
         elif isinstance(work, Ensemble):
             entry = ensemble_entry(of_lax, True, work, arrays, "float32", pass_)

@@ -2,13 +2,14 @@
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import machine
 from ..work.cases import Array, Case
+from ..work.ordinary import Ordinary
 from ..work.stacks import Stack, Tensors, network
 from .entry import Entry
 from .layouts import channels_first, channels_last, from_io_kernel, io_kernel
@@ -32,7 +33,7 @@ def _geometry(case: Case) -> dict[str, Any]:
     return dict(stride=case.stride, padding=padding, output_padding=more, groups=case.groups)
 
 
-class _Torch:
+class Torch:
     """The module, set up, and conversions into one memory format."""
 
     def __init__(self, dtype: str, memory: str, rank: int) -> None:
@@ -68,6 +69,24 @@ class _Torch:
         array: Array = tensor.detach().float().cpu().numpy()
         return array
 
+    def step(
+        self, function: Callable[[Any, Any], Any], x: Any, w: Any, cotangent: Any, pass_: str
+    ) -> Callable[[], Any]:
+        """The function of x and w: its value, or for `'train'` its value and both gradients."""
+        torch = self.torch
+
+        def forward() -> Any:
+            with torch.inference_mode():
+                return (function(x, w),)
+
+        def train() -> Any:
+            out = function(x, w)
+            return (out, *torch.autograd.grad(out, (x, w), cotangent))
+
+        for operand in (x, w):
+            operand.requires_grad_(pass_ == "train")
+        return self.finished({"forward": forward, "train": train}[pass_])
+
     def finished(self, step: Callable[[], Any]) -> Callable[[], Any]:
         """The step, waited for: on a GPU it only queues its work."""
 
@@ -79,6 +98,24 @@ class _Torch:
         return run if self.gpu else step
 
 
+def convolution(
+    torch: Any,
+    x: Any,
+    w: Any,
+    bias: Any,
+    stride: int | Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilation: int | Sequence[int],
+    groups: int,
+) -> Any:
+    """The ordinary convolution, its image padded beforehand where the two ends differ."""
+    if any(low != high for low, high in pads):
+        x = torch.nn.functional.pad(x, [pad for ends in reversed(pads) for pad in ends])
+        pads = [(0, 0)] * len(pads)
+    function = getattr(torch.nn.functional, f"conv{len(pads)}d")
+    return function(x, w, bias, stride, [low for low, _ in pads], dilation, groups)
+
+
 def _flip(case: Case, array: Array, first: int) -> Array:
     return np.flip(array, tuple(first + axis for axis, yes in enumerate(_mirrored(case)) if yes))
 
@@ -86,33 +123,39 @@ def _flip(case: Case, array: Array, first: int) -> Array:
 def case_entry(memory: str, case: Case, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
     """One convolution; `memory` is `'channels-last'` or `'contiguous'`."""
     options = _geometry(case)
-    peer = _Torch(dtype, memory, case.rank)
-    torch = peer.torch
+    peer = Torch(dtype, memory, case.rank)
     x, w, y = peer.image(case, arrays[0]), peer.kernel(case, arrays[1]), peer.image(case, arrays[2])
-    function = functools.partial(getattr(torch.nn.functional, f"conv_transpose{case.rank}d"), **options)
-
-    def forward() -> Any:
-        with torch.inference_mode():
-            return (function(x, w),)
-
-    def train() -> Any:
-        out = function(x, w)
-        return (out, *torch.autograd.grad(out, (x, w), y))
+    function = functools.partial(getattr(peer.torch.nn.functional, f"conv_transpose{case.rank}d"), **options)
 
     def results(found: Any) -> list[Array]:
         out, *bars = found
         gradients = [peer.read_image(case, bars[0]), peer.read_kernel(case, bars[1])] if bars else []
         return [peer.read_image(case, out), *gradients]
 
-    for operand in (x, w):
-        operand.requires_grad_(pass_ == "train")
-    return Entry(peer.finished({"forward": forward, "train": train}[pass_]), results)
+    return Entry(peer.step(function, x, w, y, pass_), results)
+
+
+def ordinary_entry(memory: str, work: Ordinary, arrays: tuple[Array, Array, Array], dtype: str, pass_: str) -> Entry:
+    """One ordinary convolution; `memory` is `'channels-last'` or `'contiguous'`."""
+    peer = Torch(dtype, memory, work.rank)
+    x, w, y = (
+        peer.tensor(own(array)) for own, array in zip((channels_first, io_kernel, channels_first), arrays, strict=True)
+    )
+
+    def function(x: Any, w: Any) -> Any:
+        return convolution(peer.torch, x, w, None, work.stride, work.pads, work.dilation, work.groups)
+
+    def results(found: Any) -> list[Array]:
+        layouts = (channels_last, channels_last, from_io_kernel)
+        return [back(peer.read(tensor)) for back, tensor in zip(layouts, found, strict=False)]
+
+    return Entry(peer.step(function, x, w, y, pass_), results)
 
 
 def stack_entry(memory: str, stack: Stack, arrays: Tensors, dtype: str, pass_: str) -> Entry:
     """The same step as JAX's. All kernels are at least as large as their stride, so the whole network is mirrored."""
     cases = [layer.case for layer in stack.layers]
-    peer = _Torch(dtype, memory, cases[0].rank)
+    peer = Torch(dtype, memory, cases[0].rank)
     torch = peer.torch
     given = Tensors(
         peer.image(cases[0], arrays.x),

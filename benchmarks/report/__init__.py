@@ -8,12 +8,15 @@ from typing import Any
 from ..measure import Record
 from ..peers import SUBJECT
 from ..work.cases import PASSES
-from .summary import TARGETS, of_target, ratios
+from .summary import TARGETS, TORCH, geometric_mean, of_each, of_target, ratios
 
+PLAIN = "flax"  # the peer that runs whole models in plain JAX
 KINDS = {
     "cases": "Cases",
+    "ordinary": "Ordinary convolutions",
     "sweep": "Random sweep",
     "stacks": "Whole stacks",
+    "models": "Whole models",
     "vmap": "vmap over both operands",
     "growth": "Growth",
 }
@@ -44,7 +47,7 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 def targets(records: Sequence[Record]) -> str:
     rows = []
     for target in TARGETS:
-        for kind in KINDS:
+        for kind in (kind for kind in KINDS if kind != "models"):  # which have a table of their own
             found = of_target([record for record in records if record.kind == kind], target)
             if found:
                 what = f"{target.pass_}, {target.dtype}{', groups' if target.grouped else ''}"
@@ -83,6 +86,32 @@ def medians(records: Sequence[Record]) -> str:
     return table(("ms (times jdeconv's)", *peers), rows)
 
 
+def models(records: Sequence[Record]) -> str:
+    """Rows are models: how many times jdeconv's a step of each framework takes, and what compiling takes."""
+    columns = {
+        "plain JAX / jdeconv": of_each(records, (PLAIN,)),
+        "PyTorch / jdeconv": of_each(records, TORCH),
+        "TensorFlow / jdeconv": of_each(records, ("tensorflow",)),
+        "to compile: jdeconv / plain JAX": _compiling(records),
+    }
+    rows = [
+        (name, *(number(column.get(name)) for column in columns.values()))
+        for name in _unique(record.name for record in records)
+    ]
+    for title, summed in (("geometric mean", geometric_mean), ("least", min), ("most", max)):
+        rows.append(
+            (title, *(number(summed(list(column.values())) if column else None) for column in columns.values()))
+        )
+    return table(("one training step", *columns), rows)
+
+
+def _compiling(records: Sequence[Record]) -> dict[str, float]:
+    """Of each model: how many times plain JAX's seconds to trace and compile jdeconv's are."""
+    taken = {(record.name, record.peer): record.costs.compile_s for record in records if record.costs}
+    both = {name for name, peer in taken if peer == SUBJECT} & {name for name, peer in taken if peer == PLAIN}
+    return {name: taken[name, SUBJECT] / taken[name, PLAIN] for name in both}
+
+
 def growth(records: Sequence[Record]) -> str:
     rows = []
     for name, label, dtype in _unique((record.name, record.label, record.dtype) for record in records):
@@ -117,7 +146,8 @@ def markdown(machine: dict[str, Any], records: Sequence[Record], with_costs: boo
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads for each peer. Python "
         f"{machine['python']}, {versions}. Matrix product: {peaks}.{settings}",
         "Medians of interleaved rounds, after all results were checked against lax in float32. Above 1, jdeconv is "
-        "faster. *train* is the value and both gradients for a given cotangent; for stacks, a whole step.",
+        "faster. *train* is the value and both gradients for a given cotangent; for stacks and models, a whole step. A "
+        "model in jdeconv is the very Flax model of *flax*, plain JAX, under `jdeconv.patch()`.",
     ]
     parts += ["## Targets", targets(records), "## Each peer, over cases and sweep", per_peer(records)]
     for kind, title in KINDS.items():
@@ -125,6 +155,8 @@ def markdown(machine: dict[str, Any], records: Sequence[Record], with_costs: boo
         for dtype, pass_ in _unique((record.dtype, record.pass_) for record in chosen):
             shown = [record for record in chosen if (record.dtype, record.pass_) == (dtype, pass_)]
             parts += [f"## {title}: {pass_}, {dtype}", medians(shown)]
+        if kind == "models" and chosen:
+            parts += ["## Whole models: ratios", models(chosen)]
         if kind == "growth" and chosen:
             parts += ["## Growth: time per output element", growth(chosen)]
     if with_costs:

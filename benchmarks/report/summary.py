@@ -65,6 +65,19 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 def ratios(records: Iterable[Record], peers: Sequence[str]) -> Ratios | None:
     """The fastest of `peers` over jdeconv, case by case; None where there is no case."""
+    found = _ratios(records, peers)
+    if not found:
+        return None
+    worst = min(found, key=lambda key: found[key])
+    return Ratios(geometric_mean(list(found.values())), found[worst], worst[0], len(found))
+
+
+def of_each(records: Iterable[Record], peers: Sequence[str]) -> dict[str, float]:
+    """The fastest of `peers` over jdeconv, by the case's name, of records of one dtype and pass."""
+    return {key[0]: ratio for key, ratio in _ratios(records, peers).items()}
+
+
+def _ratios(records: Iterable[Record], peers: Sequence[str]) -> dict[tuple[str, str, str], float]:
     ours: dict[tuple[str, str, str], float] = {}
     theirs: dict[tuple[str, str, str], float] = {}
     for record in records:
@@ -75,11 +88,7 @@ def ratios(records: Iterable[Record], peers: Sequence[str]) -> Ratios | None:
             ours[key] = record.ms
         elif record.peer in peers:
             theirs[key] = min(record.ms, theirs.get(key, math.inf))
-    found = {key: theirs[key] / ours[key] for key in ours if key in theirs}
-    if not found:
-        return None
-    worst = min(found, key=lambda key: found[key])
-    return Ratios(geometric_mean(list(found.values())), found[worst], worst[0], len(found))
+    return {key: theirs[key] / ours[key] for key in ours if key in theirs}
 
 
 def of_target(records: Iterable[Record], target: Target) -> Ratios | None:

@@ -3,6 +3,7 @@
 All channels last, with SAME padding and the default size, input times stride, which every peer can be asked for.
 """
 
+import abc
 import dataclasses
 import math
 import random
@@ -22,8 +23,8 @@ def rounded(array: Array, dtype: str) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One transposed convolution."""
+class Convolution(abc.ABC):
+    """What single convolutions share, transposed or not."""
 
     name: str
     batch: int
@@ -36,8 +37,55 @@ class Case:
     kind: str = "cases"
 
     @property
+    @abc.abstractmethod
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Of x, w and y, channels last."""
+
+    @property
+    @abc.abstractmethod
+    def terms(self) -> int:
+        """Products in each sum of the kernel gradient: one for each position that all taps meet."""
+
+    @property
     def rank(self) -> int:
         return len(self.size)
+
+    @property
+    def flops(self) -> int:
+        """Of each of the three maps: a product and a sum for every such position, tap and pair of channels."""
+        return 2 * self.terms * math.prod(self.kernel) * self.c_in * self.c_out // self.groups
+
+    @property
+    def elements(self) -> int:
+        """Of x, w and y together: what each map must at least move."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def outputs(self) -> int:
+        return math.prod(self.shapes[2])
+
+    @property
+    def label(self) -> str:
+        """`16, 8², 512→256, k 4, s 2`."""
+        size, kernel, stride = (powers(sizes) for sizes in (self.size, self.kernel, self.stride))
+        groups = f", g {self.groups}" if self.groups > 1 else ""
+        kernel, stride = (text.rstrip("²³") for text in (kernel, stride))
+        return f"{self.batch}, {size}, {self.c_in}→{self.c_out}, k {kernel}, s {stride}{groups}"
+
+    def arrays(self, dtype: str) -> tuple[Array, Array, Array]:
+        """x, w and the cotangent."""
+        rng = np.random.default_rng(0)
+        x, w, y = (rounded(rng.standard_normal(shape, dtype="float32"), dtype) for shape in self.shapes)
+        return x, w, y
+
+
+def powers(sizes: tuple[int, ...]) -> str:
+    return f"{sizes[0]}{' ²³'[len(sizes) - 1].strip()}" if len(set(sizes)) == 1 else "x".join(map(str, sizes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case(Convolution):
+    """One transposed convolution."""
 
     @property
     def out_size(self) -> tuple[int, ...]:
@@ -53,42 +101,8 @@ class Case:
         )
 
     @property
-    def flops(self) -> int:
-        """Of each of the three maps: a product and a sum for every input element, tap and output channel it meets."""
-        positions = self.batch * math.prod(self.size)
-        return 2 * positions * math.prod(self.kernel) * self.c_in * self.c_out // self.groups
-
-    @property
-    def elements(self) -> int:
-        """Of x, w and y together: what each map must at least move."""
-        return sum(math.prod(shape) for shape in self.shapes)
-
-    @property
-    def outputs(self) -> int:
-        return math.prod(self.shapes[2])
-
-    @property
     def terms(self) -> int:
-        """Products in each sum of the kernel gradient: one for each input position."""
         return self.batch * math.prod(self.size)
-
-    @property
-    def label(self) -> str:
-        """`16, 8², 512→256, k 4, s 2`."""
-        size, kernel, stride = (_powers(sizes) for sizes in (self.size, self.kernel, self.stride))
-        groups = f", g {self.groups}" if self.groups > 1 else ""
-        kernel, stride = (text.rstrip("²³") for text in (kernel, stride))
-        return f"{self.batch}, {size}, {self.c_in}→{self.c_out}, k {kernel}, s {stride}{groups}"
-
-    def arrays(self, dtype: str) -> tuple[Array, Array, Array]:
-        """x, w and the cotangent."""
-        rng = np.random.default_rng(0)
-        x, w, y = (rounded(rng.standard_normal(shape, dtype="float32"), dtype) for shape in self.shapes)
-        return x, w, y
-
-
-def _powers(sizes: tuple[int, ...]) -> str:
-    return f"{sizes[0]}{' ²³'[len(sizes) - 1].strip()}" if len(set(sizes)) == 1 else "x".join(map(str, sizes))
 
 
 def cube(

@@ -17,7 +17,7 @@ from benchmarks.peers import jax as peer_jax
 from benchmarks.peers import torch as peer_torch
 from benchmarks.peers.layouts import convolution_kernel
 from benchmarks.report import summary
-from benchmarks.work import cases, stacks
+from benchmarks.work import cases, models, ordinary, stacks
 
 ODD = cases.Case("odd", 2, (4, 3), 4, 6, (3, 5), (2, 2))
 GROUPED = cases.Case("grouped", 2, (5,), 4, 6, (4,), (2,), groups=2)
@@ -30,6 +30,34 @@ NETWORK = stacks.Stack(
     ),
 )
 ENSEMBLE = cases.Ensemble("ensemble", 3, ODD)
+CONVOLUTIONS = (
+    ordinary.Ordinary("strided", 2, (9, 7), 4, 6, (3, 5), (2, 2)),
+    ordinary.Ordinary("depthwise", 2, (6, 5), 4, 8, (3, 3), (1, 1), groups=4),
+    ordinary.Ordinary("causal", 2, (12,), 4, 6, (3,), (1,), dilation=2, padding="causal"),
+    ordinary.Ordinary("patches", 1, (4, 8, 4), 3, 5, (2, 4, 2), (2, 4, 2), padding="valid"),
+)
+
+
+def every_layer(layers, x, noise, target):
+    """A model with each kind of layer once."""
+    y = layers.activate(layers.norm(layers.conv(x, 8, 3, padding=1, groups=4, bias=False), "batch"), "relu")
+    y = layers.join([y, layers.up(layers.max_pool(y, 3, 2, padding=1), 4, 4, 2, padding=1)])
+    y = y + layers.scale(layers.dense(layers.activate(layers.norm(y, "layer"), "gelu"), 12))
+    flat = layers.flatten(layers.image(layers.dense(layers.flatten(y), 24), (2, 3)))
+    mean, log_variance = layers.dense(flat, 5), layers.dense(flat, 5)
+    drawn = layers.join([layers.sample(mean, log_variance, noise), layers.mean(y)])
+    drawn = layers.batch([layers.activate(drawn, "leaky_relu"), layers.activate(drawn, "sigmoid")])
+    return layers.squared_error(drawn, target) + layers.divergence(mean, log_variance)
+
+
+def gates(layers, x, target):
+    value, gate = (layers.conv(x, 3, 2, padding="causal", dilation=2) for _ in range(2))
+    y = layers.activate(value, "tanh") * layers.activate(layers.norm(gate, "batch"), "sigmoid")
+    return layers.squared_error(y, target)
+
+
+MODEL = models.Model("every layer", every_layer, {"x": (2, 4, 6, 4), "noise": (2, 5), "target": (4, 17)})
+GATES = models.Model("gates", gates, {"x": (2, 9, 4), "target": (2, 9, 3)})
 CHECKED = [name for name in peers.PEERS if name.startswith(("jdeconv", "lax", "zero"))]
 if os.environ.get("JDECONV_ORACLES") == "1":
     CHECKED += ["torch:channels-last", "torch:contiguous"]
@@ -50,7 +78,11 @@ def measured(work, dtype="float32", pass_="train", **more):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("work", "dtype"),
-    [*((work, "float32") for work in (ODD, GROUPED, WIDE_STRIDE, NETWORK, ENSEMBLE)), (ODD, "bfloat16")],
+    [
+        *((work, "float32") for work in (ODD, GROUPED, WIDE_STRIDE, NETWORK, ENSEMBLE, *CONVOLUTIONS)),
+        (ODD, "bfloat16"),
+        (CONVOLUTIONS[0], "bfloat16"),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_every_peer_computes_the_same(work, dtype):
@@ -60,6 +92,42 @@ def test_every_peer_computes_the_same(work, dtype):
     assert timed.keys() >= {"jdeconv", "lax"}
     assert set(timed.values()) == {2}
     assert all(record.costs.compile_s > 0 for record in records if record.ms and "torch" not in record.peer)
+
+
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("model", [GATES, MODEL], ids=lambda model: model.name)
+def test_a_model_is_the_same_in_every_framework(model):
+    pytest.importorskip("flax")
+    names = [*CHECKED, "flax", *(["tensorflow"] if os.environ.get("JDECONV_ORACLES") == "1" else [])]
+    asked = {name: peers.PEERS[name].asked[models.Model] for name in names if models.Model in peers.PEERS[name].asked}
+
+    def half(*given):
+        entry = asked["flax"](*given)
+        return entry._replace(results=lambda found: [*entry.results(found)[:-1], entry.results(found)[-1] / 2])
+
+    records = {r.peer: r for r in measure.measure(model, "float32", "train", asked | {"half": half}, 2, budget=0)}
+    assert [name for name, found in records.items() if found.wrong] == ["half"]
+    assert {name for name, found in records.items() if found.ms} >= {"jdeconv", "flax"}
+    assert all(records[name].costs.compile_s > 0 for name in ("jdeconv", "flax"))
+    rows = report.models(list(records.values())).splitlines()
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [model.name, "geometric mean", "least", "most"]
+
+
+def test_each_model_fits_its_targets():
+    """The shapes alone: the whole step is too dear here."""
+    for model in models.MODELS:
+        assert model.flops > 1e8
+        given = model.arrays("float32")
+        assert len(given.weights) == len(given.kinds)
+        assert [array.shape for array in given.inputs] == list(model.inputs.values())
+
+
+def test_the_work_of_ordinary_convolutions():
+    work = CONVOLUTIONS[0]  # 9x7 images become 5x4, 15 taps, 4 to 6 channels
+    assert work.out_size == (5, 4)
+    assert work.flops == 2 * 2 * 5 * 4 * 15 * 4 * 6
+    names = {work.name for work in ordinary.ORDINARY}
+    assert len(names) == len(ordinary.ORDINARY) >= 30
 
 
 def test_a_wrong_peer_is_caught_and_not_timed():
@@ -145,7 +213,7 @@ def test_the_sweep_is_broad_and_the_same_at_every_call():
     assert {case.rank for case in sweep} == {1, 2, 3}
     assert {stride for case in sweep for stride in case.stride} == set(range(1, 9))
     assert sum(case.groups > 1 for case in sweep) >= 5
-    names = [work.name for work in command.selected(None, False, False, False)]
+    names = [work.name for work in command.selected(None, (), False)]
     assert len(names) == len(set(names))
 
 
