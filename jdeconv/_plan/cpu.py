@@ -7,7 +7,7 @@ oneDNN's kernel gradients, were measured on an Intel Xeon with AMX as well; rows
 """
 
 from .problem import Problem
-from .rule import Rule, always, in_volume, no_overlap, strided
+from .rule import Rule, always, dilated, in_volume, no_overlap, strided
 
 MOST_TAPS = 512  # each is an operation of a formulation that adds up tap by tap
 
@@ -119,8 +119,11 @@ def little_in_one_block(problem: Problem) -> bool:
 
 
 def little_in_few_phases(problem: Problem) -> bool:
-    """One group, under 300 million operations, blocks not full, at most 9 phases, inputs at least twice the outputs."""
-    narrowing = problem.inputs >= 2 * problem.outputs
+    """One group, under 300 million operations, blocks not full, at most 9 phases.
+
+    96 or more inputs, at least twice the outputs.
+    """
+    narrowing = problem.inputs >= max(96, 2 * problem.outputs)
     return little_work(problem) and problem.padding_factor > 1 and problem.phase_count <= 9 and narrowing
 
 
@@ -138,6 +141,22 @@ def little_not_widening(problem: Problem) -> bool:
 def little_in_1d(problem: Problem) -> bool:
     """One group in one dimension, fewer than 80 million operations."""
     return problem.geometry.rank == 1 and work_below(problem, 8e7)
+
+
+def little_in_1d_by_few_taps(problem: Problem) -> bool:
+    """One group in one dimension, fewer than 80 million operations; strided, or 2 taps, or 3 taps and dilated."""
+    few = problem.taps <= (3 if dilated(problem) else 2)
+    return little_in_1d(problem) and (strided(problem) or few)
+
+
+def pointwise(problem: Problem) -> bool:
+    """One group, one tap, stride 1, fewer than 200 million operations: a convolution that is a matrix product."""
+    return problem.taps == 1 and not strided(problem) and work_below(problem, 2e8)
+
+
+def least_work_in_one_block(problem: Problem) -> bool:
+    """One group, kernel <= stride, fewer than 3 million operations: a call costs as much as its work."""
+    return no_overlap(problem) and work_below(problem, 3e6)
 
 
 def moderate_in_1d(problem: Problem) -> bool:
@@ -315,6 +334,8 @@ RULES = (
     Rule("cpu", "bfloat16", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 6; gemm 35"),
     Rule("cpu", "*", "output", bfloat16_from_many, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 11; phase 21, lax 25"),
     Rule("cpu", "*", "output", to_few_channels_by_many_taps, "gemm", "8, 15x15x15, 30 to 2, k 3, s 1: 1.4; lax 3.4"),
+    Rule("cpu", "onednn", "output", pointwise, "gemm", "16, 7x7, 1280 to 320, k 1, s 1: 3.7; lax 4.1"),
+    Rule("cpu", "onednn", "output", least_work_in_one_block, "gemm", "4, 4x4, 32 to 32, k 4, s 4: 0.12; lax 0.16"),
     Rule("cpu", "onednn", "output", little_in_one_block, "gemm", "1, 30x30, 145 to 27, k 2, s 8: 0.5; phase 0.7"),
     Rule("cpu", "onednn", "output", little_in_few_phases, "gemm", "1, 11x11, 213 to 70, k 4, s 3: 1.1; phase 1.7"),
     Rule("cpu", "onednn", "output", in_few_convolutions, "phase", "16, 32x32, 128 to 64, k 4, s 2: 23; gemm 81"),
@@ -333,6 +354,8 @@ RULES = (
     Rule("cpu", "*", "input", strided_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
     Rule("cpu", "bfloat16", "input", always, "lax", "16, 32x32, 128 to 64, k 4, s 2: 5; phase 11, gemm 30"),
+    Rule("cpu", "onednn", "input", pointwise, "gemm", "16, 7x7, 1280 to 320, k 1, s 1: 3.8; lax 3.9"),
+    Rule("cpu", "onednn", "input", least_work_in_one_block, "gemm", "4, 4x4, 32 to 32, k 4, s 4: 0.12; lax 0.15"),
     Rule("cpu", "*", "input", bfloat16_to_many, "gemm", "16, 8x8, 512 to 256, k 4, s 2: 12; lax 18, phase 22"),
     Rule("cpu", "xla", "input", one_block_with_gaps, "gemm", "4, 84x47, 11 to 138, k 1, s 6: 1.0; lax 81, phase 1.1"),
     Rule("cpu", "xla", "input", gaps_in_full_blocks, "phase", "7, 74x17, 1 to 113, k 3x12, s 7x2: 16; lax 23, gemm 74"),
@@ -352,10 +375,18 @@ RULES = (
     Rule("cpu", "*", "kernel", many_to_few_in_1d_or_3d, "gemm", "1, 64x64x32, 64 to 1, k 3, s 2: 7; lax 27"),
     Rule("cpu", "xla", "kernel", no_overlap, "gemm", "4, 32x32, 512 to 256, k 2, s 2: 24; phase 65"),
     Rule("cpu", "onednn", "kernel", moderate_in_one_block, "gemm", "1, 11x42, 16 to 182, k 2x1, s 8x2: 0.6; lax 0.9"),
-    Rule("cpu", "onednn", "kernel", little_in_1d, "gemm", "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5"),
+    Rule(
+        "cpu",
+        "onednn",
+        "kernel",
+        little_in_1d_by_few_taps,
+        "gemm",
+        "4, 207, 51 to 74, k 6, s 3: 1.1; lax 1.6, phase 1.5",
+    ),
     Rule("cpu", "bfloat16", "kernel", moderate_in_1d, "gemm", "2, 4000, 64 to 32, k 10, s 5: 3.1; lax 3.7"),
     Rule("cpu", "amx", "kernel", little_to_many, "gemm", "5, 7x5, 110 to 89, k 1x5, s 8x3: 0.4; lax 0.65"),
     Rule("cpu", "bfloat16", "kernel", always, "lax", "4, 32x32, 512 to 256, k 2, s 2: 10; gemm 14"),
+    Rule("cpu", "onednn", "kernel", pointwise, "gemm", "16, 7x7, 1280 to 320, k 1, s 1: 4.7; lax 6.7"),
     Rule("cpu", "onednn", "kernel", few_groups_in_full_blocks, "phase", "4, 14x14, 2 times 128, k 4, s 2: 5; lax 6.6"),
     Rule("cpu", "*", "kernel", bfloat16_from_many, "gemm", "8, 256, 256 to 128, k 16, s 8: 8; lax 15, phase 20"),
     Rule("cpu", "xla", "kernel", few_positions, "gemm", "1, 57x35, 2 to 67, k 8x4, s 3x1: 1.6; phase 13, lax 16"),

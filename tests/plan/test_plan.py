@@ -116,6 +116,15 @@ CHOICES = {
         "4, 3x3, 32→32, k 5, s 2": "lax gemm gemm",
     },
     "cpu, onednn, float32": {
+        # Ordinary convolutions, read backwards: the operator's input is their output.
+        "4, 32x32, 64→32, k 3, s 2": "phase lax lax",
+        "8, 14x14, 576→96, k 1, s 1": "gemm gemm gemm",
+        "4, 4x4, 32→32, k 4, s 4": "gemm gemm gemm",
+        "8, 28x28, 1→1, k 7, s 1, groups 192": "taps taps taps",
+        "8, 56x56, 8→8, k 3, s 1, groups 32": "lax lax lax",
+        "16, 400, 25→25, k 7, s 1, d 4": "lax lax lax",
+        "2, 2000, 64→32, k 2, s 1, d 8": "lax lax gemm",
+        "4, 14x14, 384→3, k 16, s 16": "phase lax lax",
         "4, 32x32, 256→128, k 4, s 2": "phase lax lax",
         "4, 32x32, 256→128, k 2, s 2": "phase lax lax",
         "4, 32x32, 128→128, k 3, s 1": "lax lax lax",
