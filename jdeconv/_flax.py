@@ -10,9 +10,9 @@ import jax
 from ._arguments import described, integers, shown
 from ._call.apply import transpose_conv
 from ._call.arrays import Names
+from ._call.lax_calls import LAYOUTS, prepare
 from ._errors import either, refusal
 from ._jax_operations import copied, jnp, lax
-from .lax import LAYOUTS, prepare
 
 NAMES = Names("inputs", "kernel", "Give the layer as many features as it was made for.", dilations="kernel_dilation")
 TESTED = "0.12.1 to 0.12.12"

@@ -13,9 +13,9 @@ import jax
 from . import _settings
 from ._arguments import shown
 from ._call.apply import Call, transpose_conv
+from ._call.lax_calls import call_or_none, prepare, prepare_general
 from ._errors import refusal
 from ._jax_operations import lax
-from .lax import call_or_none, prepare, prepare_general
 
 # What a function of jax.lax does instead; the first argument is the function that it stands for.
 Handlers: TypeAlias = Mapping[str, Callable[..., jax.Array]]

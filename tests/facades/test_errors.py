@@ -69,13 +69,42 @@ def test_every_message_has_four_parts(messages):
 FREE = {("initializers.bilinear", "key"), ("initializers.bicubic", "key")}  # it isn't used
 
 
+def function_of_lax(name):
+    return getattr(jax.lax, name.removeprefix("lax."))
+
+
+# Functions of jax.lax's own arguments, which jax.lax refuses itself; a wrong value of each.
+OF_LAX = ("lax.conv_general_dilated", "lax.conv", "lax.conv_with_general_padding")
+REFUSED_BY_LAX = {
+    (name, argument) for name in OF_LAX for argument in inspect.signature(function_of_lax(name)).parameters
+}
+WRONG = dict(lhs=None, rhs=None, window_strides=2, padding=1, lhs_dilation=(2,), rhs_dilation=2,
+             dimension_numbers="NCHW", feature_group_count=3, batch_group_count=3, precision="exact",
+             preferred_element_type="int32", out_sharding="batch")  # fmt: skip
+
+
 def test_every_argument_of_every_public_function_has_a_row():
     blamed = {(function, FOUR_PARTS.fullmatch(MESSAGES[name])["argument"]) for name, (function, _) in CALLS.items()}
     blamed |= {
         (row.function, FOUR_PARTS.fullmatch(tensorflow.MESSAGES[name])["argument"])
         for name, row in tensorflow.ROWS.items()
     }
-    assert {(name, argument) for name, arguments in public() for argument in arguments} - blamed - FREE == set()
+    arguments = {(name, argument) for name, arguments in public() for argument in arguments}
+    assert arguments - blamed - FREE - REFUSED_BY_LAX == set()
+
+
+@pytest.mark.parametrize(("name", "argument"), sorted(REFUSED_BY_LAX))
+def test_refused_in_the_words_of_jax_lax(name, argument):
+    """Type and text of the error are those of the function of the same name in jax.lax."""
+    errors = []
+    for function in (function_of(name), function_of_lax(name)):
+        call = {**GOOD["lax.conv_general_dilated"], "lhs_dilation": None, "rhs_dilation": None}
+        known = inspect.signature(function).parameters
+        call = {key: value for key, value in call.items() if key in known}
+        with pytest.raises((ValueError, TypeError, AttributeError)) as caught:
+            jax.eval_shape(lambda f=function, call=call: f(**{**call, argument: WRONG[argument]}))
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1]
 
 
 # Where the traceback ends.

@@ -63,12 +63,7 @@ def public():
     for module in ("torch", "onnx", "keras", "lax", "convert", "initializers"):
         found = importlib.import_module(f"jdeconv.{module}")
         for name, value in vars(found).items():
-            if (
-                inspect.isfunction(value)
-                and value.__module__ == found.__name__
-                and name[0] != "_"
-                and name != "prepare"
-            ):
+            if inspect.isfunction(value) and value.__module__ == found.__name__ and name[0] != "_":
                 drawn = {"key", "shape", "dtype"} if module == "initializers" else set()
                 yield f"{module}.{name}", {*inspect.signature(value).parameters, *drawn}
     for layer in ("linen.ConvTranspose", "nnx.ConvTranspose"):

@@ -36,8 +36,12 @@ GOOD = {
     "conv_transpose": tensorflow.GOOD["conv_transpose"],
     "explain": tensorflow.GOOD["conv2d_transpose"],
     "lax.conv_transpose": dict(lhs=LAST, rhs=np.zeros((3, 3, 4, 6), np.float32), strides=(2, 2), padding="SAME"),
+    "lax.conv_general_dilated": dict(
+        lhs=X, rhs=np.zeros((6, 4, 3, 3), np.float32), window_strides=(2, 2), padding="SAME"
+    ),
     "output_sizes": dict(input_size=(5, 7), kernel_size=3, strides=2),
     "overlap": dict(input_size=(5, 7), kernel_size=3, strides=2),
+    "patch": dict(),
     "to_lax": dict(function=len),
     "use_onednn": dict(enabled=True),
     "convert.kernel": dict(kernel=W),
@@ -259,6 +263,15 @@ ROWS = {
         "precision unknown": dict(precision="exact"),
         "preferred_element_type": dict(preferred_element_type="int32"),
         "method a number": dict(method=1),
+    },
+    "lax.conv_general_dilated": {  # jax.lax refuses the arguments that it has
+        "method unknown": dict(method="fft"),
+        "method None": dict(method=None),
+        "method not for batch groups": dict(method="gemm", batch_group_count=2),
+    },
+    "patch": {
+        "only unknown": dict(only="ordinary"),
+        "only a number": dict(only=1),
     },
     "output_sizes": {
         **each("input_size", STEPS, ("too many",)),
