@@ -1,9 +1,11 @@
 """What XLA makes of each pass on a GPU: compiled ahead of time for an H100, with no GPU present (see `h100`)."""
 
 import importlib.metadata
+import itertools
 import json
 
 import jax
+import programs
 import pytest
 from h100 import compiles
 
@@ -93,6 +95,29 @@ def test_a_dilated_input_counts_with_its_zeros():
     assert (found.kernels, found.work, found.right) == ({"convForward": 1}, 2 * 3, False)
     window = row(of_lax(cube("", 2, 8, (8, 8), 4, 2)), cube("", 2, 8, (8, 8), 4, 2), "kernel gradient")
     assert (window.kernels, window.work, window.right) == ({"convForward": 1}, 1, False)
+
+
+def compiled(convolution, name, pass_):
+    lowered = programs.traced(convolution, programs.CALLS[name], pass_, gpu_kernels.h100()).lower()
+    return lowered.compile(compiler_options={"xla_gpu_autotune_level": 0}).as_text()
+
+
+DILATED_KERNEL = ("causal, dilated", "kernel gradient")  # by a rule
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("name", "pass_"), [pair for pair in itertools.product(programs.CALLS, programs.PASSES) if pair != DILATED_KERNEL]
+)
+def test_an_ordinary_convolution_is_the_program_of_lax(name, pass_):
+    ours, theirs = (compiled(f, name, pass_) for f in (jdeconv.lax.conv_general_dilated, jax.lax.conv_general_dilated))
+    assert programs.normalised(ours) == programs.normalised(theirs)
+
+
+@compiles
+def test_the_kernel_gradient_of_an_ordinary_dilated_convolution_is_one_product():
+    calls = gpu_program.calls(compiled(jdeconv.lax.conv_general_dilated, *DILATED_KERNEL))
+    assert [call.kernel for call in calls if call.kernel != "elementwise"] == ["product"]
 
 
 PROGRAM = """\
