@@ -23,7 +23,7 @@ def test_they_are_there():
     assert len(CASES) > 70
 
 
-@pytest.mark.sampled(15)
+@pytest.mark.sampled(31)
 @pytest.mark.parametrize("name", CASES)
 def test_equals_lax_and_the_definition(name):
     given = CASES[name]
