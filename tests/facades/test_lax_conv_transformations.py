@@ -1,4 +1,4 @@
-"""jdeconv.lax.conv_general_dilated under JAX's transformations and on meshes, against jax.lax's in its place."""
+"""jdeconv.lax.conv_general_dilated under transformations, for symbolic sizes and on meshes, against jax.lax's."""
 
 import dataclasses
 import functools
@@ -166,6 +166,34 @@ def test_exported_for_all_platforms(name):
     found = with_gradients(program.call, *operands)
     for got, want in zip(found, with_gradients(call.of(theirs), *operands), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+
+
+# Sizes that are variables
+
+
+@pytest.mark.sampled(13)
+@pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID", [(2, 1)], [(-1, 0)]], ids=str)
+@pytest.mark.parametrize(
+    ("sized", "groups", "stride"), [(True, 1, 1), (True, 3, 2), (False, 1, 2), (False, 3, 1), (True, 1, 3)]
+)
+def test_symbolic_batch_and_size(sized, groups, stride, padding):
+    """Gradients too, unless the size is a variable and the stride above 1: lax has none there."""
+    sizes = jax.export.symbolic_shape("b, 3, n" if sized else "b, 3, 8", constraints=["n >= 5"] if sized else ())
+    w = np.random.default_rng(0).standard_normal((6, 3 // groups, 3)).astype(np.float32)
+    f, of_lax = (lambda x, w, f=f: f(x, w, (stride,), padding, feature_group_count=groups) for f in (ours, theirs))
+    whole = stride == 1 or not sized
+    both = jax.jit(lambda x, w: with_gradients(f, x, w) if whole else (f(x, w),))
+    exported = jax.export.export(both)(jax.ShapeDtypeStruct(sizes, jnp.float32), jax.ShapeDtypeStruct(w.shape, w.dtype))
+    kind = jax.eval_shape(of_lax, jax.ShapeDtypeStruct(sizes, jnp.float32), w)
+    assert str(exported.out_avals[0].shape) == str(kind.shape)
+    for sizes in ((2, 3, 8), (1, 3, 5))[: 1 + sized]:
+        x = np.random.default_rng(1).standard_normal(sizes).astype(np.float32)
+        sums = Sums(Call(x.shape, w.shape, (stride,), padding, feature_group_count=groups))
+        y, *gradients = exported.call(x, w)
+        cotangent = np.cos(np.arange(y.size)).reshape(y.shape)
+        wanted = sums.output(x, w), sums.by_x(w, cotangent), sums.by_w(x, cotangent)
+        for got, want in zip((y, *gradients), wanted[: 3 if whole else 1], strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 # Meshes
