@@ -6,10 +6,19 @@ names an engine was measured with that engine; a figure from another engine says
 oneDNN's kernel gradients, were measured on an Intel Xeon with AMX as well; rows that name amx, there alone.
 """
 
+from .cpu_dtypes import (
+    MOST_TAPS,
+    bfloat16_from_many,
+    bfloat16_to_many,
+    double_not_2d_or_grouped,
+    double_or_complex_not_2d_or_grouped,
+    double_or_integers,
+    few_terms_in_other_types,
+    integers,
+    integers_between_several_channels,
+)
 from .problem import Problem
 from .rule import Rule, always, dilated, in_volume, no_overlap, strided
-
-MOST_TAPS = 512  # each is an operation of a formulation that adds up tap by tap
 
 
 def from_one_channel(problem: Problem) -> bool:
@@ -42,42 +51,6 @@ def to_few_channels(problem: Problem) -> bool:
 def from_one_position(problem: Problem) -> bool:
     """One group, an input of one position."""
     return problem.groups == 1 and problem.input_positions == 1
-
-
-def integers(problem: Problem) -> bool:
-    """Integers, at most 512 taps: XLA's convolutions multiply integers one by one, its products by vectors."""
-    return problem.dtype.startswith(("int", "uint")) and problem.taps <= MOST_TAPS
-
-
-def double(problem: Problem) -> bool:
-    """float64 and complex128, at most 512 taps."""
-    return problem.dtype in ("float64", "complex128") and problem.taps <= MOST_TAPS
-
-
-def double_or_integers(problem: Problem) -> bool:
-    """float64, complex128 and integers, at most 512 taps."""
-    return double(problem) or integers(problem)
-
-
-def double_not_2d_or_grouped(problem: Problem) -> bool:
-    """float64 and complex128 in one or three dimensions or in several groups, at most 512 taps."""
-    return double(problem) and _not_2d_or_grouped(problem)
-
-
-def double_or_complex_not_2d_or_grouped(problem: Problem) -> bool:
-    """float64 and complex numbers in one or three dimensions or in several groups, at most 512 taps."""
-    single = problem.dtype == "complex64" and problem.taps <= MOST_TAPS
-    return (double(problem) or single) and _not_2d_or_grouped(problem)
-
-
-def _not_2d_or_grouped(problem: Problem) -> bool:
-    return problem.geometry.rank != 2 or problem.groups > 1
-
-
-def few_terms_in_other_types(problem: Problem) -> bool:
-    """Several groups of integers, float64 or complex numbers; taps times output channels at most 128 in each."""
-    other = problem.dtype not in ("float32", "bfloat16", "float16")
-    return other and problem.groups > 1 and problem.taps * problem.outputs <= 128
 
 
 def in_many_groups(problem: Problem) -> bool:
@@ -297,18 +270,6 @@ def from_few_channels(problem: Problem) -> bool:
     return strided(problem) and problem.inputs <= 16 and problem.padding_factor <= 1.8
 
 
-def bfloat16_from_many(problem: Problem) -> bool:
-    """bfloat16, strided, full blocks of taps, 64 or more input channels for each block."""
-    full = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem)
-    return full and problem.inputs >= 64 * problem.block_count
-
-
-def bfloat16_to_many(problem: Problem) -> bool:
-    """bfloat16, strided, not in 3-D, full blocks of taps, phases times outputs at least 128 for each block."""
-    full = problem.dtype == "bfloat16" and problem.padding_factor == 1 and strided(problem) and not in_volume(problem)
-    return full and problem.phase_count * problem.outputs >= 128 * problem.block_count
-
-
 # Rows that name bfloat16 come before rows of any engine: those are for XLA, and for oneDNN that is given float32.
 RULES = (
     Rule("cpu", "*", "output", from_one_channel, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.2; gemm 0.3, lax 413"),
@@ -349,7 +310,14 @@ RULES = (
     Rule("cpu", "*", "input", from_one_position, "gemm", "16, 1x1, 100 to 1024, k 4, s 1: 0.4; lax 2.4, phase 2.5"),
     Rule("cpu", "*", "input", few_terms_by_tap, "taps", "16, 20x20x20, 32 times 3 to 8, k 1, s 1: 26; lax 37"),
     Rule("cpu", "*", "input", few_terms_in_other_types, "taps", "4, 16x16, 8 times 8, k 3, s 2, int32: 0.2; lax 0.8"),
-    Rule("cpu", "*", "input", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 13; lax 122, phase 179"),
+    Rule(
+        "cpu",
+        "*",
+        "input",
+        integers_between_several_channels,
+        "gemm",
+        "8, 16x16, 128 to 64, k 4, s 2, int32: 13; lax 122, phase 179",
+    ),
     Rule("cpu", "*", "input", double_not_2d_or_grouped, "gemm", "2, 200, 32 to 16, k 16, s 8, float64: 0.1; lax 2.4"),
     Rule("cpu", "*", "input", strided_depthwise, "phase", "1, 32x32, depthwise 21, k 16, s 8: 1.9; lax 3.9, gemm 4.3"),
     Rule("cpu", "*", "input", long_1d_kernel, "phase", "4, 500, 513 to 1, k 1024, s 256: 10; by AVX2 lax 109, gemm 14"),
