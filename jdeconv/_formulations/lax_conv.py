@@ -135,8 +135,10 @@ def _kernel_for_onednn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: E
     return kernel_grad(x, y, geometry, engine)
 
 
-def _kernel_for_cudnn(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
-    """With batch groups: only so XLA calls convBackwardFilter. Its partitioner, which they break, never sees them.
+def _kernel_in_batch_groups(x: jax.Array, y: jax.Array, geometry: Geometry, engine: Engine) -> jax.Array:
+    """As lax's autodiff of the strided convolution. XLA's partitioner, which batch groups break, never sees them.
+
+    Only so XLA calls cuDNN's convBackwardFilter.
 
     The rest of a stride is cut off by a negative pad, which cuDNN's call leaves out, and not by a copy of the image.
     """
@@ -250,7 +252,8 @@ VARIANTS: Variants = {
     "kernel": {
         "plain": kernel_grad,
         "for oneDNN": _kernel_for_onednn,
-        "for cuDNN": _kernel_for_cudnn,
+        "for cuDNN": _kernel_in_batch_groups,
+        "in batch groups": _kernel_in_batch_groups,
         "as lax": lax_conv_tpu.kernel_grad,
     },
 }
