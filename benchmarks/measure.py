@@ -25,10 +25,14 @@ COARSE = 5e-2
 # Of the 2-norm, for stacks: where rounding flips a sign, a rectifier's derivative jumps, so single gradients differ.
 STACK_BOUNDS = {("cpu", "float32"): 2e-3}
 COARSE_STACK = 0.15
-# A model's loss and its whole gradient keep to the bound for stacks. Single gradients may be a few images' means, where
+# A model's loss keeps to the bound for stacks. So does its whole gradient, unless rounding alone moves it further:
+# BatchNorm over few images and rectifiers amplify it (MobileNetV2: last bits of weights, 2 % of the gradient). Then
+# the whole gradient may be SENSITIVE times as far off as lax's own moves in the worse of two tries, since every layer
+# rounds anew, but never further than COARSE_GRADIENT. Single gradients may be a few images' means, where
 # one sign more is a hundredth, and some are zero but for rounding (a bias ahead of a normalisation): so the bound for
 # each is coarse, and of the whole gradient's 2-norm where that, times this, is larger than its own.
 COARSE_GRADIENT, NEGLIGIBLE = 0.1, 1e-3
+SENSITIVE, TRIES = 4, 2
 # lax's naive loops add one product after the other: past so many, their own rounding reaches the bound of float32.
 EXACT_TERMS = 2**14
 # Seconds for which a peer runs before it is timed, as it would in a loop: 16, 16², 256→128, k 4, s 2, forward, 21.6 ms,
@@ -72,7 +76,7 @@ def measure(
 ) -> list[Record]:
     """A record for each peer; `budget` is the seconds that one may take, after which it gets fewer rounds."""
     arrays = work.arrays(dtype)
-    want = peer_jax.reference(work, arrays, dtype, pass_)
+    want, allowed = reference(work, arrays, dtype, pass_)
     maps, itemsize = {"forward": 1, "train": 3}[pass_], {"float32": 4, "bfloat16": 2}[dtype]
     facts: dict[str, Any] = dict(
         kind=work.kind,
@@ -90,7 +94,7 @@ def measure(
     for name, builder in builders.items():
         try:
             entry = builder(work, arrays, dtype, pass_)
-            compare(work, dtype, entry.results(entry.run()), want)
+            compare(work, dtype, entry.results(entry.run()), want, allowed)
             entries[name] = entry
         except NotImplementedError as error:
             refused[name] = dict(reason=str(error))
@@ -112,14 +116,27 @@ def measure(
     return records
 
 
-def compare(work: Work, dtype: str, got: Sequence[Array], want: Sequence[Array]) -> None:
-    """Raises WrongResult where the results are further from lax's than rounding explains."""
+def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> tuple[list[Array], float]:
+    """lax's results, and how far others may be from them: of the largest magnitude, or for a stack or a model of the
+    2-norm."""
+    usual = bound(work, dtype)
     if not isinstance(work, Model):
-        check(got, want, bound(work, dtype), isinstance(work, Stack))
+        return peer_jax.reference(work, arrays, dtype, pass_), usual
+    want, *moved = peer_jax.references_of_model(work, [arrays, *map(arrays.rounded, range(TRIES))])
+    whole = _flat(want)
+    furthest = max(float(np.linalg.norm(_flat(other) - whole)) for other in moved) / float(np.linalg.norm(whole))
+    return want, max(usual, min(SENSITIVE * furthest, COARSE_GRADIENT))
+
+
+def compare(work: Work, dtype: str, got: Sequence[Array], want: Sequence[Array], allowed: float) -> None:
+    """Raises WrongResult where the results are further from lax's than rounding explains; `reference` has `allowed`."""
+    if not isinstance(work, Model):
+        check(got, want, allowed, isinstance(work, Stack))
         return
     whole = float(np.linalg.norm(_flat(want)))
     check(got, want, COARSE_GRADIENT, by_norm=True, least=NEGLIGIBLE * whole)
-    check([got[0], _flat(got)], [want[0], _flat(want)], bound(work, dtype), by_norm=True)
+    check(got[:1], want[:1], bound(work, dtype), by_norm=True)
+    check([_flat(got)], [_flat(want)], allowed, by_norm=True)
 
 
 def _flat(results: Sequence[Array]) -> Array:
@@ -128,7 +145,7 @@ def _flat(results: Sequence[Array]) -> Array:
 
 
 def bound(work: Work, dtype: str) -> float:
-    """How far results may be from lax's: of the largest magnitude, or for a stack or a model of the 2-norm."""
+    """How far rounding usually takes results from lax's, measured as `reference` says."""
     key = machine.device(), dtype
     if isinstance(work, Stack | Model):
         return STACK_BOUNDS.get(key, COARSE_STACK)

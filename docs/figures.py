@@ -122,9 +122,9 @@ def checkerboard() -> str:
     return svg(480, 240, "Taps that reach each output pixel: uneven for kernel 3, even for kernel 4", parts)
 
 
-def speed(readme: str) -> str:
-    """The README's table: how many times longer the peers take."""
-    (table,) = re.findall(r"^\| N, H = W.*\n(?:\|.*\n)+", readme, flags=re.M)
+def speed(page: str) -> str:
+    """The table of single transposed convolutions: how many times longer the peers take."""
+    (table,) = re.findall(r"^\| N, H = W.*\n(?:\|.*\n)+", page, flags=re.M)
     head, _, *rows = [[entry.strip() for entry in row.strip("|").split("|")] for row in table.splitlines()]
     peers = head[2:]
     left, width, step = 190, 720, 22

@@ -14,6 +14,7 @@ from jdeconv._plan.rule import Rule
 from jdeconv._plan.variant_table import VARIANT_RULES, VariantRule
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
+BENCHMARKS = pathlib.Path(__file__).parent / "pages/benchmarks.md"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -29,7 +30,7 @@ def _generated(comment: re.Match[str]) -> str:
 
 
 def figure(name: str) -> str:
-    return f"<figure>\n{figures.FIGURES[name](README.read_text())}\n</figure>"
+    return f"<figure>\n{figures.FIGURES[name](BENCHMARKS.read_text())}\n</figure>"
 
 
 def rules(_: None) -> str:

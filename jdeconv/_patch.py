@@ -44,8 +44,9 @@ def patch(*, only: str | None = None) -> "Patch":
 
     What is routed: calls of `jax.lax.conv_general_dilated`, `conv`, `conv_with_general_padding` and `conv_transpose`.
     Flax's (linen and nnx), Haiku's, Equinox's and Keras's layers make such calls. Results are the same up to rounding,
-    with the same dtypes and shardings. Calls that jdeconv can't do (`jdeconv.lax.conv_general_dilated` names them), or
-    whose arguments don't fit, go to `jax.lax` as ever, with its errors.
+    with the same dtypes and shardings; where an infinity or NaN in a kernel meets padding, they may be 0 and not NaN.
+    Calls that jdeconv can't do (`jdeconv.lax.conv_general_dilated` names them), or whose arguments don't fit, go to
+    `jax.lax` as ever, with its errors.
 
     What is not reached:
       - A program that the caller holds: what `jax.jit(f).lower(x)`, `jax.export`, `jax.make_jaxpr`, `jax.vjp` or
@@ -54,6 +55,8 @@ def patch(*, only: str | None = None) -> "Patch":
         `nnx.Conv` holds it too, and is reached nevertheless.
       - Zeros put between the input's pixels by `jax.lax.pad`, as Equinox after 0.13.8 does in transposed layers: what
         follows is an ordinary convolution of an input with zeros. Use `jdeconv.equinox` there.
+      - Functions of JAX that hold the convolution themselves: `jnp.convolve`, `jax.scipy.signal`,
+        `jax.lax.conv_general_dilated_patches` and `conv_general_dilated_local`.
       - A `precision` that is a `jax.lax.DotAlgorithm`, which lax's convolutions ignore.
 
     What no longer sees a routed call: tools that replace `jax.lax.conv_general_dilated`, such as quantisers (qwix) and

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +14,10 @@ from jax import lax
 import jdeconv
 
 from ..work.cases import Array, Case, Ensemble
-from ..work.models import Model
+from ..work.models import Given, Model
 from ..work.ordinary import Ordinary
 from ..work.stacks import Stack, Tensors, network
-from .entry import Costs, Entry, Work
+from .entry import Costs, Entry
 from .layouts import convolution_kernel
 
 
@@ -222,14 +222,10 @@ def compiled(step: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], An
     return lambda: jax.block_until_ready(program(*arguments)), Costs(taken, temporary)
 
 
-def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> list[Array]:
+def reference(work: Case | Ordinary | Stack | Ensemble, arrays: Any, dtype: str, pass_: str) -> list[Array]:
     """What all peers are compared with: lax in float32, at full precision, whatever `dtype` the peers run in."""
     with jax.default_matmul_precision("highest"):
-        if isinstance(work, Model):
-            entry = importlib.import_module(".models_flax", __package__).model_entry(
-                False, work, arrays, "float32", pass_
-            )
-        elif isinstance(work, Ordinary):
+        if isinstance(work, Ordinary):
             entry = ordinary_entry(lax.conv_general_dilated, work, arrays, "float32", pass_)
         elif isinstance(work, Stack):
             entry = stack_entry(of_lax, work, arrays, "float32", pass_)
@@ -238,3 +234,10 @@ def reference(work: Work, arrays: Any, dtype: str, pass_: str) -> list[Array]:
         else:
             entry = case_entry(of_lax, work, arrays, "float32", pass_)
         return entry.results(entry.run())
+
+
+def references_of_model(model: Model, givens: Sequence[Given]) -> list[list[Array]]:
+    """The same of a model, for each of `givens`."""
+    with jax.default_matmul_precision("highest"):
+        found: list[list[Array]] = importlib.import_module(".models_flax", __package__).references(model, givens)
+        return found

@@ -132,25 +132,39 @@ class Network(nn.Module):
 
 def model_entry(patched: bool, model: Model, given: Given, dtype: str, pass_: str) -> Entry:
     """The loss and the gradients of all weights; the batches' statistics are kept up to date, as in training."""
+    with jdeconv.patch() if patched else contextlib.nullcontext():
+        run, costs = compiled(_step(model), *_arguments(model, given))
+    return Entry(run, _results, costs)
+
+
+def references(model: Model, givens: Sequence[Given]) -> list[list[Array]]:
+    """What plain JAX makes of each of `givens`, by one program."""
+    step = jax.jit(_step(model))
+    return [_results(step(*_arguments(model, given))) for given in givens]
+
+
+def _step(model: Model) -> Callable[..., Any]:
     network = Network(model.loss)
-    inputs = list(map(jnp.asarray, given.inputs))
-    params = {_name(index): jax.tree.map(jnp.asarray, weights) for index, weights in enumerate(given.weights)}
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs).get("batch_stats", {})
-    statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def loss(params: Any, statistics: Any, inputs: Sequence[jax.Array]) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": statistics}
         value, updated = network.apply(variables, *inputs, mutable=["batch_stats"])
         return value, updated
 
-    def results(found: Any) -> list[Array]:
-        (value, _), gradients = found
-        layers = (gradients[_name(index)] for index in range(len(given.weights)))
-        return [np.asarray(value), *(np.asarray(layer[role]) for layer in layers for role in sorted(layer))]
+    return jax.value_and_grad(loss, has_aux=True)
 
-    with jdeconv.patch() if patched else contextlib.nullcontext():
-        run, costs = compiled(jax.value_and_grad(loss, has_aux=True), params, statistics, inputs)
-    return Entry(run, results, costs)
+
+def _arguments(model: Model, given: Given) -> tuple[Any, Any, list[jax.Array]]:
+    inputs = list(map(jnp.asarray, given.inputs))
+    params = {_name(index): jax.tree.map(jnp.asarray, weights) for index, weights in enumerate(given.weights)}
+    shapes = jax.eval_shape(Network(model.loss).init, jax.random.key(0), *inputs).get("batch_stats", {})
+    return params, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), inputs
+
+
+def _results(found: Any) -> list[Array]:
+    (value, _), gradients = found
+    layers = (gradients[_name(index)] for index in range(len(gradients)))
+    return [np.asarray(value), *(np.asarray(layer[role]) for layer in layers for role in sorted(layer))]
 
 
 def _name(index: int) -> str:

@@ -87,22 +87,28 @@ def medians(records: Sequence[Record]) -> str:
 
 
 def models(records: Sequence[Record]) -> str:
-    """Rows are models: how many times jdeconv's a step of each framework takes, and what compiling takes."""
-    columns = {
-        "plain JAX / jdeconv": of_each(records, (PLAIN,)),
-        "PyTorch / jdeconv": of_each(records, TORCH),
-        "TensorFlow / jdeconv": of_each(records, ("tensorflow",)),
-        "to compile: jdeconv / plain JAX": _compiling(records),
+    """Rows are models: ms of a step in each framework, and how many times the patched one's; the same of compiling."""
+    ours = {record.name: record.ms for record in records if record.peer == SUBJECT and record.ms}
+    ratios = {
+        "plain JAX": of_each(records, (PLAIN,)),
+        "PyTorch": of_each(records, TORCH),
+        "TensorFlow": of_each(records, ("tensorflow",)),
+        "to compile: patched / plain JAX": _compiling(records),
     }
-    rows = [
-        (name, *(number(column.get(name)) for column in columns.values()))
-        for name in _unique(record.name for record in records)
-    ]
+
+    def cells(ms: str, shown: Sequence[str]) -> tuple[str, ...]:
+        plain, *others = shown
+        return plain, ms, *others
+
+    rows = []
+    for name in _unique(record.name for record in records):
+        *steps, compiling = (column.get(name) for column in ratios.values())
+        each = [f"{number(ours[name] * ratio)} ({number(ratio)}x)" if ratio else "-" for ratio in steps]
+        rows.append((name, *cells(number(ours.get(name)), [*each, number(compiling)])))
     for title, summed in (("geometric mean", geometric_mean), ("least", min), ("most", max)):
-        rows.append(
-            (title, *(number(summed(list(column.values())) if column else None) for column in columns.values()))
-        )
-    return table(("one training step", *columns), rows)
+        found = [number(summed(list(column.values()))) + "x" if column else "-" for column in ratios.values()]
+        rows.append((title, *cells("", found)))
+    return table(("model", *cells("under `patch()`", list(ratios))), rows)
 
 
 def _compiling(records: Sequence[Record]) -> dict[str, float]:
@@ -156,7 +162,7 @@ def markdown(machine: dict[str, Any], records: Sequence[Record], with_costs: boo
             shown = [record for record in chosen if (record.dtype, record.pass_) == (dtype, pass_)]
             parts += [f"## {title}: {pass_}, {dtype}", medians(shown)]
         if kind == "models" and chosen:
-            parts += ["## Whole models: ratios", models(chosen)]
+            parts += ["## Whole models: one training step in ms (times the step under `patch()`)", models(chosen)]
         if kind == "growth" and chosen:
             parts += ["## Growth: time per output element", growth(chosen)]
     if with_costs:

@@ -23,6 +23,16 @@ class Given(NamedTuple):
     kinds: list[str]  # of each layer, in the order of the calls: conv, up, dense, norm or scale
     weights: list[Weights]  # of each layer, as Flax has them
 
+    def rounded(self, seed: int) -> "Given":
+        """Every number moved to the next one of float32, up or down by chance."""
+        rng = np.random.default_rng(seed)
+
+        def moved(array: Array) -> Array:
+            return np.nextafter(array, rng.choice(np.array([-np.inf, np.inf], "float32"), array.shape))
+
+        weights = [{role: moved(array) for role, array in layer.items()} for layer in self.weights]
+        return self._replace(inputs=list(map(moved, self.inputs)), weights=weights)
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:

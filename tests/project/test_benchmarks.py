@@ -113,6 +113,35 @@ def test_a_model_is_the_same_in_every_framework(model):
     assert [row.split("|")[1].strip() for row in rows[2:]] == [model.name, "geometric mean", "least", "most"]
 
 
+def normed(layers, x, target):
+    y = layers.activate(layers.norm(layers.conv(x, 3, 2, padding="causal"), "batch"), "relu6")
+    return layers.squared_error(layers.dense(layers.mean(y), 2), target)
+
+
+def test_rounding_excuses_no_wrong_model(monkeypatch):
+    pytest.importorskip("flax")
+    model = models.Model("normed", normed, {"x": (2, 7, 4), "target": (2, 2)})
+    given = model.arrays("float32")
+    monkeypatch.setitem(measure.STACK_BOUNDS, ("cpu", "float32"), 0)
+    want, allowed = measure.reference(model, given, "float32", "train")
+    assert 1e-8 < allowed < 1e-5  # a small model moves by a few roundings
+    monkeypatch.undo()
+    monkeypatch.setattr(measure, "SENSITIVE", 1e9)  # a model that rounding alone makes another
+    _, allowed = measure.reference(model, given, "float32", "train")
+    shifted = [np.roll(given.inputs[0], 1, axis=1), *given.inputs[1:]]  # as a wrong padding shifts them
+    unbiased = [weights | {"bias": 0 * weights["bias"]} if "scale" in weights else weights for weights in given.weights]
+    build = peers.PEERS["flax"].asked[models.Model]
+
+    def results(given):
+        entry = build(model, given, "float32", "train")
+        return entry.results(entry.run())
+
+    measure.compare(model, "float32", results(given), want, allowed)
+    for wrong in (given._replace(inputs=shifted), given._replace(weights=unbiased)):
+        with pytest.raises(measure.WrongResult):
+            measure.compare(model, "float32", results(wrong), want, allowed)
+
+
 def test_each_model_fits_its_targets():
     """The shapes alone: the whole step is too dear here."""
     for model in models.MODELS:
