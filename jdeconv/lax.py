@@ -108,7 +108,7 @@ def conv_general_dilated(
 
     A convolution with `lhs_dilation` above 1 is a transposed convolution. One without is the same operator solved for
     its input. Both have fast gradients. `jax.lax` itself computes the other calls: `window_strides` and `lhs_dilation`
-    both above 1, `batch_group_count` above 1, `out_sharding`, strided symbolic sizes, dtypes of 8-bit floats. It also
+    both above 1, `batch_group_count` above 1, `out_sharding`, strided symbolic sizes, weak types, 8-bit floats. It also
     refuses what does not fit, with its own errors. On a mesh with explicit axes `jax.lax` asks for `out_sharding` where
     the kernel or the input's channels are sharded; here the result's batch and space are then split as the input's, and
     its channels as the kernel's outputs.
