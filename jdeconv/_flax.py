@@ -8,7 +8,7 @@ import flax
 import jax
 
 from ._arguments import described, integers, shown
-from ._call.apply import transpose_conv
+from ._call.apply import convolve
 from ._call.arrays import Names
 from ._call.lax_calls import LAYOUTS, prepare
 from ._errors import either, refusal
@@ -70,7 +70,7 @@ def call_layer(
         options |= dict(
             feature_group_count=layer.feature_group_count, method=layer.method, output_shape=output_shape, names=NAMES
         )
-        return transpose_conv(prepare(inputs, kernel, *arguments, **options))
+        return convolve(prepare(inputs, kernel, *arguments, **options))
 
     result: jax.Array = copied(inspect.unwrap(method), lax=_Lax(conv_transpose))(layer, inputs)
     if calls != 1:

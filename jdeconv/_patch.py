@@ -12,7 +12,7 @@ import jax
 
 from . import _settings
 from ._arguments import shown
-from ._call.apply import Call, transpose_conv
+from ._call.apply import Call, convolve
 from ._call.lax_calls import call_or_none, prepare, prepare_general
 from ._errors import refusal
 from ._jax_operations import lax
@@ -267,7 +267,7 @@ def _route(function: Callable[..., jax.Array], prepare: Callable[..., Call | Non
         call = call_or_none(prepare, given.arguments)
         if call is None or (call.result != "output" and _settings.patched.value == TRANSPOSED):
             return stood(*arguments, **options)
-        return transpose_conv(call)
+        return convolve(call)
 
     return handle
 

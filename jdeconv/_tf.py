@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from ._arguments import described, items, shown, spatial, spatial_steps, tensorflow_padding
-from ._call.apply import Call, method_for, tensorflow_layout, transpose_conv
+from ._call.apply import Call, convolve, method_for, tensorflow_layout
 from ._call.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
 from ._call.output_shape import implied_groups, spatial_and_channels
 from ._errors import blames_caller, refusal
@@ -270,7 +270,7 @@ def _transposed(
     """All four functions."""
     call = prepare(rank, value, filter, output_shape, strides, padding, data_format, dilations, scope, spelt, **options)
     with jax.named_scope(scope):
-        return transpose_conv(call)
+        return convolve(call)
 
 
 def prepare(
@@ -289,7 +289,7 @@ def prepare(
     preferred_element_type: Any,
     method: Any,
 ) -> Call:
-    """All checks; what is left is `transpose_conv`. `spelt` is how the caller spells `value` and `filter`."""
+    """All checks; what is left is `convolve`. `spelt` is how the caller spells `value` and `filter`."""
     mend = "The filter's last dimension is the input's channels, the one before it the output's."
     names = Names(*spelt, channels=mend)
     channel_axis = _channel_axis(data_format, rank)

@@ -8,7 +8,7 @@ import equinox
 import jax
 
 from ._arguments import described, integers, shown
-from ._call.apply import Call, method_for, transpose_conv
+from ._call.apply import Call, convolve, method_for
 from ._call.arrays import Names, precision_now, python_values, result_type
 from ._call.lax_arguments import arrays_and_layout, geometry_of
 from ._call.output_shape import spatial_only
@@ -115,7 +115,7 @@ class ConvTranspose(equinox.nn.ConvTranspose):
         sizes = self.stride, self.dilation, padding
         geometry = geometry_of(batch, w, layout, *sizes, names=NAMES, padding=self.padding)
         dtype = result_type(NAMES, batch, w, None, like_lax=True)
-        y = transpose_conv(Call(batch, w, layout, geometry, dtype, precision_now(None), self.method))[0]
+        y = convolve(Call(batch, w, layout, geometry, dtype, precision_now(None), self.method))[0]
         return y if self.bias is None else y + self.bias
 
     def _padding_for(self, sizes: tuple[int, ...], output_shape: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from ._arguments import integers, shown, spatial
-from ._call.apply import Call, method_for, tensorflow_layout, transpose_conv
+from ._call.apply import Call, convolve, method_for, tensorflow_layout
 from ._call.arrays import Names, check_channels, check_kernel, precision_now, ranked_array, result_type
 from ._errors import blames_caller, refusal
 from ._geometry import extent, low_of_same
@@ -94,7 +94,7 @@ def conv_transpose(
     layout = tensorflow_layout(rank, channel_axis)
     call = Call(x, w, layout, geometry, dtype, precision_now(precision), method_for(method))
     with jax.named_scope("conv_transpose"):
-        return transpose_conv(call)
+        return convolve(call)
 
 
 def _crop(span: int, stride: int, output_padding: int | None, same: bool) -> tuple[int, int]:

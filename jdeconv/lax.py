@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from ._call.apply import method_for, transpose_conv
+from ._call.apply import convolve, method_for
 from ._call.lax_calls import call_or_none, prepare, prepare_general
 from ._errors import blames_caller, unsupported
 from ._jax_operations import lax
@@ -84,7 +84,7 @@ def conv_transpose(
         feature_group_count=feature_group_count,
         method=method,
     )
-    return transpose_conv(call)
+    return convolve(call)
 
 
 @blames_caller
@@ -161,7 +161,7 @@ def conv_general_dilated(
     )
     call = call_or_none(prepare_general, arguments | {"method": method_for(method)})
     if call is not None:
-        return transpose_conv(call)
+        return convolve(call)
     if method not in (AUTO, "lax"):
         raise unsupported(method, "not for this call; expected 'lax', as jax.lax computes or refuses it")
     return lax.conv_general_dilated(**arguments)  # type: ignore[no-any-return]

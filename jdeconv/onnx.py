@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from ._arguments import described, integers, shown
-from ._call.apply import Call, method_for, torch_layout, transpose_conv, with_bias
+from ._call.apply import Call, convolve, method_for, torch_layout, with_bias
 from ._call.arrays import (
     Names,
     bias_for,
@@ -123,7 +123,7 @@ def conv_transpose(
     geometry = crop_or_refuse(*source, in_sizes, kernel, steps, dils, crops)
     call = Call(x, w, torch_layout(rank, groups), geometry, dtype, precision_now(precision), method_for(method))
     with jax.named_scope("ConvTranspose"):
-        return with_bias(transpose_conv(call), bias, 1)
+        return with_bias(convolve(call), bias, 1)
 
 
 def _ints(name: str, value: Any, count: int, least: int = 0) -> tuple[int, ...]:

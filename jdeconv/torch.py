@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ._arguments import described, integers
-from ._call.apply import Call, method_for, torch_layout, transpose_conv, with_bias
+from ._call.apply import Call, convolve, method_for, torch_layout, with_bias
 from ._call.arrays import (
     Names,
     bias_for,
@@ -199,7 +199,7 @@ def _transposed(
     unbatched = x.ndim == rank + 1
     with jax.named_scope(f"conv_transpose{rank}d"):
         x = x[None] if unbatched else x
-        y = transpose_conv(Call(x, w, torch_layout(rank, count), geometry, dtype, precision, method))
+        y = convolve(Call(x, w, torch_layout(rank, count), geometry, dtype, precision, method))
         y = with_bias(y, b, 1)
         return y[0] if unbatched else y
 

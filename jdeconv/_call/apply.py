@@ -68,7 +68,7 @@ def torch_layout(rank: int, groups: int) -> Layout:
 )
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A facade's call after all checks, for `transpose_conv`. A pytree, so that `jax.eval_shape` can return it."""
+    """A facade's call after all checks, for `convolve`. A pytree, so that `jax.eval_shape` can return it."""
 
     x: jax.Array
     w: jax.Array
@@ -106,7 +106,7 @@ class Call:
         return (*self.operator_geometry.kernel, outputs, groups, inputs)
 
 
-def transpose_conv(call: Call) -> jax.Array:
+def convolve(call: Call) -> jax.Array:
     """The transposed convolution or the convolution, in the layout and with the dtype that the call asks for.
 
     On a mesh with explicit axes the result's batch and space are split as x's. Its channels are split as the groups,

@@ -110,7 +110,7 @@ def prepare(
     output_shape: Any = None,
     names: Names = LAX,
 ) -> Call:
-    """All checks; what is left is `transpose_conv`. `output_shape` asks for spatial sizes other than the default."""
+    """All checks; what is left is `convolve`. `output_shape` asks for spatial sizes other than the default."""
     ndim = getattr(lhs, "ndim", 0)
     if dimension_numbers is None and ndim > max(LAYOUTS):
         raise refusal(
