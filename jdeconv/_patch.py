@@ -202,8 +202,8 @@ class _Wrappers:
                 self._put = {name: (_wrapper(name, getattr(jax.lax, name)), getattr(jax.lax, name)) for name in ROUTES}
                 for name, (wrapper, _) in self._put.items():
                     setattr(jax.lax, name, wrapper)
-                if nnx := sys.modules.get("flax.nnx"):
-                    nnx.Conv.conv_general_dilated = _HeldByLayer()
+                if layer := _nnx_layer():
+                    layer.conv_general_dilated = _HeldByLayer()
             self._holders += 1
             if everywhere:
                 self._everywhere.append(everywhere)
@@ -219,8 +219,13 @@ class _Wrappers:
                 for name, (wrapper, stood) in self._put.items():
                     if getattr(jax.lax, name) is wrapper:  # else somebody wrapped it in turn
                         setattr(jax.lax, name, stood)
-                if (nnx := sys.modules.get("flax.nnx")) and "conv_general_dilated" in vars(nnx.Conv):
-                    del nnx.Conv.conv_general_dilated
+                if (layer := _nnx_layer()) and isinstance(vars(layer).get(_HeldByLayer.NAME), _HeldByLayer):
+                    del layer.conv_general_dilated
+
+
+def _nnx_layer() -> Any:
+    """`flax.nnx.Conv`, once Flax has been imported."""
+    return getattr(sys.modules.get("flax.nnx"), "Conv", None)
 
 
 class _HeldByLayer:
