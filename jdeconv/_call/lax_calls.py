@@ -83,7 +83,7 @@ def prepare_general(
         extents = map(extent, layout.kernel_sizes(w), dilations)
         pads = tuple(lax.padtype_to_pads(layout.input_sizes(x), tuple(extents), sliding, padding))
     else:
-        pads = int_pairs(padding, rank, least=None)
+        pads = int_pairs(python_values(padding), rank, least=None)
     if dilated:
         geometry = geometry_of(x, w, layout, inner, dilations, pads)
     else:

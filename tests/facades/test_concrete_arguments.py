@@ -14,6 +14,7 @@ import jdeconv
 X, W = np.arange(2 * 4 * 5 * 7, dtype=np.float32).reshape(2, 4, 5, 7) % 5, np.ones((4, 3, 3, 2), np.float32)
 CHANNELS_LAST = np.moveaxis(X, 1, -1)
 TF_W = np.ones((3, 3, 6, 4), np.float32)
+OIHW = np.ones((6, 4, 3, 2), np.float32)
 # Of what is symbolic, `explain` compiles nothing.
 ANY_BATCH = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *CHANNELS_LAST.shape[1:]), "float32")
 PAIRS = [[0, 0], [1, 1], [0, 1], [0, 0]]
@@ -69,6 +70,19 @@ NUMBERS = {
     "conv_transpose, strided": (
         dict(input=CHANNELS_LAST, filters=TF_W, strides=2),
         dict(output_shape=(2, 9, 14, 6)),
+    ),
+    "lax.conv_general_dilated": (
+        dict(lhs=X, rhs=OIHW, window_strides=(1, 1), padding=[(1, 0), (0, 1)]),
+        dict(window_strides=(2, 1), padding=[(0, 1), (1, 1)], lhs_dilation=(1, 2), rhs_dilation=(1, 2)),
+    ),
+    "lax.conv_general_dilated, grouped": (
+        dict(lhs=X, rhs=OIHW[:, :2], window_strides=(1, 1), padding="SAME"),
+        dict(feature_group_count=2),
+    ),
+    "lax.conv": (dict(lhs=X, rhs=OIHW, padding="SAME"), dict(window_strides=(2, 1))),
+    "lax.conv_with_general_padding": (
+        dict(lhs=X, rhs=OIHW, window_strides=(1, 1), padding=[(1, 0), (0, 1)], lhs_dilation=None, rhs_dilation=None),
+        dict(window_strides=(2, 1), padding=[(0, 1), (1, 1)], lhs_dilation=(1, 2), rhs_dilation=(1, 2)),
     ),
     "lax.conv_transpose": (
         dict(lhs=CHANNELS_LAST, rhs=np.ones((3, 3, 4, 6), np.float32), strides=(2, 2), padding="SAME"),
@@ -129,7 +143,7 @@ OTHERS = {
     "input", "weight", "bias", "X", "W", "B", "inputs", "kernel", "value", "filter", "filters", "lhs", "rhs", "x",
     "name", "data_format", "precision", "preferred_element_type", "method", "auto_pad", "dimension_numbers",
     "transpose_kernel", "use_consistent_padding", "source", "target", "layout", "key", "dtype", "initializer",
-    "shuffle",
+    "shuffle", "out_sharding",
 }  # fmt: skip
 WITHOUT_NUMBERS = {"convert.tree", "use_onednn", "patch", "to_lax"}
 
@@ -170,7 +184,8 @@ def test_no_number_is_left_out():
     covered = {(row.partition(",")[0], argument) for row, argument in ARGUMENTS}
     public_ = {(name, argument) for name, arguments in public() for argument in arguments - OTHERS}
     public_ = {(name, argument) for name, argument in public_ if name not in WITHOUT_NUMBERS}
-    assert public_ - covered == {("keras.conv_transpose", "padding")}
+    strings = {("keras.conv_transpose", "padding"), ("lax.conv", "padding")}
+    assert public_ - covered == {*strings, ("lax.conv_general_dilated", "batch_group_count")}  # jax.lax's own
 
 
 # Numbers as concrete arrays, made while nothing is traced.
@@ -288,11 +303,14 @@ def test_run_as_python_s_own(row, jit):
             assert np.array_equal(a, b) if isinstance(b, (jax.Array, np.ndarray)) else str(a) == str(b)
 
 
-# Of integers; frameworks check nothing for their own arguments.
+# Of integers; frameworks check nothing for their own arguments, and jax.lax refuses what it computes in its own words.
+OF_LAX = ("lax.conv_general_dilated", "lax.conv", "lax.conv_with_general_padding")
 CHECKED = [
     (row, argument)
     for row, argument in ARGUMENTS
-    if argument != "a" and (row not in WHOLE or argument in ("output_shape", "feature_group_count"))
+    if row.partition(",")[0] not in OF_LAX
+    and argument != "a"
+    and (row not in WHOLE or argument in ("output_shape", "feature_group_count"))
 ]
 
 
