@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
-from jdeconv._formulations import METHODS, taps
+from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
 from jdeconv._plan import choose as planning
 from jdeconv._plan.engine_kind import XLA
@@ -108,7 +108,7 @@ def operations(method: str, problem: Problem) -> int:
     if method == "gemm":
         return problem.taps if problem.result == "input" and problem.padding_factor > 1 else problem.block_count
     if method == "taps":
-        return taps.term_count(problem)
+        return problem.terms
     return 1
 
 

@@ -22,14 +22,9 @@ from .rule import Rule, always, dilated, in_volume, no_overlap, strided
 
 
 def from_one_channel(problem: Problem) -> bool:
-    """One input channel a group. Several groups (depthwise): strided, or at most 120 taps.
-
-    One group: strided or in three dimensions, at most 60 blocks of taps.
-    """
-    if problem.inputs > 1:
-        return False
-    if problem.groups > 1:
-        return strided(problem) or problem.taps <= 120
+    """One input channel a group. One group: strided or in three dimensions, at most 60 blocks of taps."""
+    if problem.inputs > 1 or problem.groups > 1:
+        return problem.inputs == 1
     return (strided(problem) or in_volume(problem)) and problem.block_count <= 60
 
 
@@ -183,12 +178,12 @@ def one_or_two_pairs(problem: Problem) -> bool:
 
 
 def few_taps_to_one_channel(problem: Problem) -> bool:
-    """Limits on taps: 110 depthwise, 64 with at most two channel pairs, 32 to one output channel.
+    """Limits on taps: none depthwise, 64 in one group of at most two channel pairs, 32 to one output channel.
 
     Several output channels: one group, strided, taps times output channels at most 16.
     """
     if one_or_two_pairs(problem):
-        return problem.taps <= (110 if problem.groups > 1 else 64)
+        return problem.groups > 1 or problem.taps <= 64
     if problem.outputs == 1:
         return problem.taps <= 32
     return problem.groups == 1 and strided(problem) and problem.taps * problem.outputs <= 16
@@ -242,6 +237,17 @@ def few_terms_by_tap(problem: Problem) -> bool:
 def not_many_terms(problem: Problem) -> bool:
     """Several groups; channel pairs times blocks of taps at most 100 in each."""
     return problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 100
+
+
+def from_one_to_few(problem: Problem) -> bool:
+    """Several groups, one input channel and at most 16 output channels in each."""
+    return problem.groups > 1 and problem.inputs == 1 and problem.outputs <= 16
+
+
+def not_most_terms(problem: Problem) -> bool:
+    """Several groups in float32 or 16-bit floats; channel pairs times blocks of taps at most 500 in each."""
+    single = problem.dtype in ("float32", "bfloat16", "float16")
+    return single and problem.groups > 1 and problem.block_count * problem.inputs * problem.outputs <= 500
 
 
 def many_to_few_in_1d_or_3d(problem: Problem) -> bool:
@@ -331,6 +337,8 @@ RULES = (
     Rule("cpu", "xla", "input", strided_volume, "gemm", "1, 16x6x16, 14 to 45, k 6x4x4, s 2x1x1: 5.0; lax 14"),
     Rule("cpu", "xla", "input", taps_exceed_positions, "gemm", "3, 13x13, 28 to 24, k 16, s 1: 6.1; lax 31, phase 31"),
     Rule("cpu", "*", "kernel", not_many_terms, "taps", "4, 32x32, depthwise 64, k 4, s 2: 0.9; gemm 15, lax 22"),
+    Rule("cpu", "*", "kernel", from_one_to_few, "taps", "4, 28x28, depthwise 192, k 15, s 1: 18; lax 54, gemm 463"),
+    Rule("cpu", "xla", "kernel", not_most_terms, "taps", "2, 14x14, 64 times 2 to 2, k 11, s 1: 5.6; lax 18, gemm 25"),
     Rule("cpu", "*", "kernel", integers, "gemm", "8, 16x16, 128 to 64, k 4, s 2, int32: 14; lax 204, phase 230"),
     Rule(
         "cpu",

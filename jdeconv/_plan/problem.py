@@ -39,6 +39,21 @@ class Problem:
         return max(self.inputs, self.outputs) >= UNKNOWN
 
     @property
+    def known_sizes(self) -> bool:
+        """Whether the batch and all dimensions are numbers, none of them symbolic."""
+        return all(isinstance(size, int) for size in (self.batch, *self.geometry.input, *self.geometry.output))
+
+    @property
+    def terms(self) -> int:
+        """How many products, each over all positions, add up to the result; for a kernel, how many sums there are."""
+        counts = {
+            "output": self.block_count * self.inputs,
+            "input": self.taps * self.outputs,
+            "kernel": self.block_count,
+        }
+        return counts[self.result]
+
+    @property
     def taps(self) -> int:
         """The kernel's taps, over all dimensions."""
         return math.prod(self.geometry.kernel)

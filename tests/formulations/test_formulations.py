@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jdeconv
 from jdeconv import _settings
-from jdeconv._formulations import METHODS
+from jdeconv._formulations import METHODS, taps_in_turns
 from jdeconv._operator import lowering
 from jdeconv._plan import variant_table
 
@@ -34,14 +34,20 @@ def test_equals_the_definition_without_onednn(case):
 
 
 @pytest.mark.parametrize(
-    ("method", "bounds"), [("taps", {"VECTOR": 1}), ("phase", {"EXCESS": 1, "MANY_CHANNELS": 1, "MUCH_WORK": 0})]
+    ("method", "bounds"),
+    [
+        ("taps", {"VECTOR": 1}),
+        ("taps", {"MOST_TERMS": 1, "MOST_SUMS": 1, "TERMS_IN_SUM": 6, "BLOCKS_IN_KERNEL": 3}),
+        ("phase", {"EXCESS": 1, "MANY_CHANNELS": 1, "MUCH_WORK": 0}),
+    ],
 )
 @given(case=cases(dtypes=("float32", "bfloat16")))
 def test_what_larger_cases_take_equals_the_definition(method, bounds, case):
-    """Depthwise from 16 channels on, and small images of many channels, which are not drawn."""
+    """Depthwise from 16 channels on, many taps, and small images of many channels, which are not drawn."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in bounds.items():
-            patch.setattr(variant_table, name, value)
+            module = variant_table if hasattr(variant_table, name) else taps_in_turns
+            patch.setattr(module, name, value)
         if not refuses(method, case):
             case.check(case.run(method))
 
@@ -110,6 +116,8 @@ NAMED = {
     "phases that reach nothing": Case(1, (1,), (3,), (2,), (3,), ((6, 0),), (1,)),
     "one channel, strided to one pixel": Case(2, (5, 1), (5, 7), (1, 2), (1, 1), "SAME", (5, 1), 1, 3, 1),
     "one position to a channel's many taps": Case(3, (1, 1), (9, 8), (1, 1), (1, 1), "VALID", (9, 8), 1, 1, 32),
+    "depthwise by many taps": Case(2, (5, 6), (13, 11), (1, 1), (1, 1), "SAME", (5, 6), 1, 1, 3),
+    "depthwise by many taps, apart": Case(1, (4, 5), (12, 13), (2, 1), (1, 2), "SAME", (8, 5), 1, 2, 3),
     "one position, dilated and cut, in groups": Case(
         2, (1, 1), (4, 3), (2, 3), (2, 1), ((3, 0), (1, 0)), (5, 3), 2, 2, 3
     ),
