@@ -15,7 +15,7 @@ MOST_WRITTEN_OUT, MOST_TERMS = 1024, 4096
 
 def supports(problem: Problem) -> str | None:
     """None, unless there are too many terms."""
-    most = MOST_TERMS if problem.known_sizes else MOST_WRITTEN_OUT
+    most = MOST_TERMS if problem.known_sizes and problem.terms_by_taps else MOST_WRITTEN_OUT
     return None if problem.terms <= most else f"{problem.terms} terms for each element; expected at most {most}"
 
 

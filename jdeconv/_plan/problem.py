@@ -44,6 +44,12 @@ class Problem:
         return all(isinstance(size, int) for size in (self.batch, *self.geometry.input, *self.geometry.output))
 
     @property
+    def terms_by_taps(self) -> bool:
+        """Whether fewer taps are fewer terms. In dilated blocks, terms stand for the gaps between taps as well."""
+        pairs = zip(self.geometry.strides, self.geometry.dilations, strict=True)
+        return self.result == "input" or all(s == 1 or d == 1 for s, d in pairs)
+
+    @property
     def terms(self) -> int:
         """How many products, each over all positions, add up to the result; for a kernel, how many sums there are."""
         counts = {

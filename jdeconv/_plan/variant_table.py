@@ -87,12 +87,13 @@ MOST_TERMS, MOST_SUMS = 100, 40
 
 
 def many_terms(problem: Problem) -> bool:
-    """Sizes known; over 100 terms, or for kernels over 40 blocks of taps.
+    """Sizes known; over 100 terms, or for kernels over 40 blocks of taps; but for kernels strided and dilated at once.
 
     LLVM does not vectorise more terms: depthwise 192 on 4, 28x28, k 13, s 1: 13 ms in turns, at once 127. More sums
     take seconds to compile (k 9: 0.6 s in turns, at once 2.8), and from 10x10 taps on they are slower too (9 ms, 20).
     """
-    return problem.known_sizes and problem.terms > (MOST_SUMS if problem.result == "kernel" else MOST_TERMS)
+    many = problem.terms > (MOST_SUMS if problem.result == "kernel" else MOST_TERMS)
+    return many and problem.known_sizes and problem.terms_by_taps
 
 
 def in_groups(problem: Problem) -> bool:
