@@ -153,9 +153,11 @@ class Engine:
 
 def cpu_engine_kind(problem: Problem) -> EngineKind:
     """What runs this problem's convolutions on a CPU, in a program that may call oneDNN."""
-    if problem.dtype not in ("float32", "bfloat16", "float16") or onednn.unavailable() is not None:
+    if problem.dtype not in ("float32", "bfloat16", "float16"):
         return XLA
-    bfloat16 = problem.dtype == "bfloat16" and onednn.computes_in(problem.dtype)
+    bfloat16 = problem.dtype == "bfloat16" and onednn.unavailable("bfloat16") is None
+    if not bfloat16 and onednn.unavailable() is not None:
+        return XLA
     return EngineKind(onednn=True, bfloat16=bfloat16, amx=bfloat16 and onednn.has_amx())
 
 

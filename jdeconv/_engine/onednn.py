@@ -1,10 +1,10 @@
 """Convolutions by the oneDNN that jaxlib holds on x86-64 Linux CPUs, as XLA custom calls.
 
 `conv` takes what `lax.conv_general_dilated` takes, which it calls wherever `refuses_conv` has a reason. A call that
-oneDNN can't do raises nothing: it ends the process. So only what is known to work is called: on tested versions of
-jaxlib, in types that the processor has instructions for, in classes that a sweep has proven, after a probe at the first
-use. The calls belong below a primitive's lowering: they have no derivatives, the SPMD partitioner can't split them, and
-a program with them can be neither exported nor stored.
+oneDNN can't do raises nothing: it ends the process. So only what is known to work is called: what `evidence` has a row
+for, of this version of jaxlib and the instruction set that oneDNN takes here, after a probe at the first use. The calls
+belong below a primitive's lowering: they have no derivatives, the SPMD partitioner can't split them, and a program with
+them can be neither exported nor stored.
 """
 
 import functools
@@ -23,39 +23,15 @@ import numpy as np
 from jaxlib import version
 
 from .. import _settings
-from .._arguments import flag
 from .._errors import blames_caller
 from .._geometry import extent
 from .._jax_operations import lax
+from . import evidence
 
-# The versions of jaxlib that the tests have covered: XLA's interface for the calls is experimental. Matrix products are
-# never called: in oneDNN 3.7 (jaxlib 0.10) they can run parallel loops within parallel loops, where XLA's threads wait
-# for each other forever, or crash. CI runs all tests on the first and last version, those of oneDNN on the others.
-TESTED = ("0.10.2", "0.11.2", "0.12.0", "0.12.0.1")
-
-# Each type, and the instructions that its calls need. Without AVX-512, 16-bit floats make oneDNN end the process. With
-# AVX-512's products of bfloat16 (and AMX, which comes with them), some calls are undefined: `_bfloat16_refuses`.
-INSTRUCTIONS = {"float32": "avx2", "bfloat16": "avx512_bf16"}
-
-# The classes of calls, with the evidence on each version of jaxlib: random calls of 1 to 3 dimensions, by AVX2, all
-# within (terms + 1) * eps * sum(abs(terms)) of float64. Operands were also transposes, slices, reversals or broadcasts;
-# windows exceeded images, pads exceeded windows. Sizes or pads that don't fit the result end the process. By AVX-512,
-# on images of up to 400x400, none of 9,000 and 5,000 calls touched memory beyond an array; in bfloat16, none of 4,200
-# and 1,700 did, or spread an infinite value.
-PROVEN = {
-    ("float32", "convolution"): "400 calls",
-    ("float32", "strided convolution"): "400 calls",
-    ("float32", "dilated convolution"): "800 calls, half of them with the roles of a kernel gradient",
-    ("float32", "strided dilated convolution"): "400 calls",
-    ("float32", "grouped convolution"): "400 calls",
-    ("float32", "grouped strided convolution"): "400 calls",
-    ("float32", "grouped dilated convolution"): "400 calls",
-    ("float32", "grouped strided dilated convolution"): "400 calls",
-    ("bfloat16", "convolution"): "250 calls by AMX, 1000 by AVX-512",
-    ("bfloat16", "strided convolution"): "250 calls by AMX, 1000 by AVX-512",
-    ("bfloat16", "dilated convolution"): "250 calls by AMX, 1000 by AVX-512",
-    ("bfloat16", "strided dilated convolution"): "250 calls by AMX, 1000 by AVX-512",
-}
+# XLA's interface for the calls is experimental. What is called is what `evidence` has a row for: random calls of 1 to
+# 3 dimensions, all within (terms + 1) * eps * sum(abs(terms)) of float64. Operands were also transposes, slices,
+# reversals; windows exceeded images, pads exceeded windows. Matrix products are never called: in oneDNN 3.7 (jaxlib
+# 0.10) they can run parallel loops within parallel loops, where XLA's threads wait for each other forever, or crash.
 
 # These variables change what oneDNN computes, so with any of them set it is not called.
 VARIABLES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
@@ -70,42 +46,54 @@ LARGEST = 2**29  # elements: offsets beyond 31 bits are unproven
 
 
 @blames_caller
-def use_onednn(enabled: bool) -> None:
-    """Switches calls of jaxlib's own oneDNN on or off, in every thread, from the next call on.
+def use_onednn(enabled: bool | str) -> None:
+    """Switches calls of jaxlib's own oneDNN on or off, or some of them off, in every thread, from the next call on.
 
     The switch is part of `jax.jit`'s cache key: functions compiled before are traced and compiled once more, and
     switching back finds the first programs again. A program that the caller has compiled
     (`jax.jit(f).lower(x).compile()`) stays as it is.
 
-    On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions of jaxlib that they have
-    covered. It is not called in programs that are exported or that XLA partitions by itself (the page "Many devices"),
-    nor while `jax_compilation_cache_dir` is set, as programs that call it can't be stored. Results differ by rounding.
+    On x86-64 Linux CPUs it is called for convolutions that the tests have proven, on versions of jaxlib and instruction
+    sets of processors for which there is evidence. On another version of jaxlib a `UserWarning` says so once. It is not
+    called in programs that are exported or that XLA partitions by itself (the page "Many devices"), nor while
+    `jax_compilation_cache_dir` is set, as programs that call it can't be stored. Results differ by rounding.
 
     Args:
-      enabled: True (the default of a process, unless `JDECONV_ONEDNN=0` is in its environment) or False.
+      enabled: True (the default of a process), False, or a string, as the variable `JDECONV_ONEDNN` has it in the
+        environment before jdeconv is imported: '1', '0', or 'off:' and what is not to be called, in the words grouped,
+        strided, dilated, convolution, float32 and bfloat16. All words of an entry must apply: 'off:grouped,bfloat16
+        strided' leaves to XLA what has groups, and what has strides in bfloat16. An entry with 'convolution' is that
+        class alone: 'off:strided convolution' keeps oneDNN for strided ones with groups. bfloat16 that is switched off
+        is widened to float32.
 
-    Raises: TypeError for anything else.
+    Raises:
+      ValueError: an unknown string or word.
+      TypeError: neither a bool nor a string.
 
     Example:
       >>> use_onednn(False)
       >>> unavailable()
       'switched off by use_onednn(False) or JDECONV_ONEDNN=0'
+      >>> use_onednn("off:grouped,bfloat16 strided")
       >>> use_onednn(True)
 
     Semantics: jdeconv's own. TensorFlow has no such function, only the variable `TF_ENABLE_ONEDNN_OPTS`.
     """
-    _settings.onednn.set_global(flag("enabled", enabled))
+    _settings.onednn.set_global(_settings.read_switch("enabled", enabled))
 
 
-# Whether oneDNN may be called at all; cheap checks first.
+# Whether oneDNN may be called; cheap checks first.
 
 
-def unavailable() -> str | None:
-    """None if programs compiled now, for this process's CPU, may call oneDNN, else the reason why not."""
+def unavailable(dtype: str = "float32", kind: str | None = None) -> str | None:
+    """None if programs compiled now, for this process's CPU, may make calls in this type (of this class); else why."""
+    return _kept_off() or _unproven(dtype, kind) or _probe(dtype)
+
+
+def _kept_off() -> str | None:
+    """What keeps all calls off on any version of jaxlib and any processor."""
     if not _settings.onednn.value:
         return "switched off by use_onednn(False) or JDECONV_ONEDNN=0"
-    if version.__version__ not in TESTED:
-        return f"jaxlib {version.__version__}; tested: {', '.join(TESTED)}"
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return f"{platform.system()} on {platform.machine()}; expected Linux on x86_64"
     if changed := [name for name in VARIABLES if name in os.environ]:
@@ -113,54 +101,73 @@ def unavailable() -> str | None:
     # XLA can't serialize these programs: the cache would warn at each compilation and never hold them.
     if jax.config.jax_compilation_cache_dir and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return "jax_compilation_cache_dir is set, and programs that call oneDNN can't be stored"
-    return _probe()
+    return None
 
 
-@functools.cache
-def _processor() -> frozenset[str]:
-    """The processor's instruction sets, by their names in Linux."""
+def _unproven(dtype: str, kind: str | None) -> str | None:
+    """Why no calls in this type, or of this class, are both proven and not switched off."""
+    jaxlib = version.__version__
     try:
-        with open("/proc/cpuinfo") as file:
-            return frozenset(next((line for line in file if line.startswith("flags")), "").split())
-    except OSError:
-        return frozenset()
+        proven = evidence.proven()
+    except Exception as error:  # lost or damaged, as where a program was packed without data: `lax` computes all
+        return f"the table of evidence can't be read: {type(error).__name__}: {error}"
+    if all(jaxlib != tested for tested, _, _ in proven):
+        return f"jaxlib {jaxlib}; tested: {', '.join(evidence.versions())}"
+    isa = evidence.instruction_set(dtype)
+    if isa is None:
+        return f"a processor without {[*evidence.INSTRUCTIONS[dtype]][-1]}"
+    classes = proven.get((jaxlib, isa, dtype), frozenset())
+    if not classes:
+        return f"{dtype} by {isa} is unproven on jaxlib {jaxlib}"
+    if kind is not None and kind not in classes:
+        return f"a {kind} in {dtype} by {isa} is unproven"
+    switch = _settings.onednn.value
+    off = [_settings.switched_off(switch, dtype, each) for each in ([kind] if kind else classes)]
+    if all(off):
+        what = f"a {kind} in {dtype}" if kind else dtype
+        return f"{what} is switched off by 'off:{off[0]}' (use_onednn or JDECONV_ONEDNN)"
+    return None
 
 
 def computes_in(dtype: str) -> bool:
-    """Whether the processor has the instructions that calls in this type need."""
-    return INSTRUCTIONS.get(dtype) in _processor()
+    """Whether some calls in this type are proven on this processor and not switched off."""
+    return _unproven(dtype, None) is None
 
 
 def has_amx() -> bool:
     """Whether oneDNN multiplies bfloat16 by AMX's tiles."""
-    return "amx_bf16" in _processor()
+    return evidence.instruction_set("bfloat16") == "amx"
 
 
 _lock = threading.Lock()
 
 
-def _probe() -> str | None:
-    """None if, at this process's first use, a small call of each class equalled `lax`; else what differed."""
+def _probe(dtype: str) -> str | None:
+    """None if, at the first use, a small call of each class in this type equalled `lax`; else what differed."""
+    isa, switch = evidence.instruction_set(dtype), _settings.onednn.value
+    classes = evidence.proven()[version.__version__, str(isa), dtype]
+    # What is switched off may be faulty: the probe doesn't call it either.
+    on = frozenset(kind for kind in classes if not _settings.switched_off(switch, dtype, kind))
     with _lock:
-        return _probed()
+        return _probed(dtype, on)
 
 
 @functools.cache
-def _probed() -> str | None:
+def _probed(dtype: str, classes: frozenset[str]) -> str | None:
     # A new thread has none of the caller's trace, mesh and settings: the caller may be lowering another program.
     try:
         with futures.ThreadPoolExecutor(1) as pool:
-            return pool.submit(_differs).result()
+            return pool.submit(_differs, dtype, classes).result()
     except Exception as error:  # whatever it is, `lax` computes everything
         return f"the probe raised {type(error).__name__}: {error}"
 
 
-def _differs() -> str | None:
+def _differs(dtype: str, classes: frozenset[str]) -> str | None:
     """The first class whose example differs from `lax`. Small integers: sums are exact in every order."""
-    examples = list(_examples())
+    examples = list(_examples(classes))
     operands = [
         [(np.arange(math.prod(shape)) % 7 - 3).reshape(shape).astype(dtype) for shape in shapes]
-        for dtype, _, shapes, _ in examples
+        for _, shapes, _ in examples
     ]
 
     def both(operands: Any) -> list[Any]:
@@ -170,25 +177,24 @@ def _differs() -> str | None:
     device = jax.local_devices(backend="cpu")[0]
     with jax.default_device(device), jax.disable_jit(False), jax.transfer_guard("allow"):
         results = jax.device_get(jax.jit(both)(operands))
-    for (dtype, kind, *_), (ours, theirs) in zip(examples, results, strict=True):
+    for (kind, *_), (ours, theirs) in zip(examples, results, strict=True):
         if not np.array_equal(ours, theirs):
             return f"the probe's {kind} in {dtype} differs from that of lax"
     return None
 
 
-def _examples() -> Iterator[tuple[Any, ...]]:
-    """Type, kind, shapes and arguments of a call of each class that this processor can do."""
-    for dtype in filter(computes_in, INSTRUCTIONS):
-        for stride, dilation, groups in itertools.product((1, 2), repeat=3):
-            given = dict(
-                window_strides=(stride,) * 2,
-                padding=((1, 0), (0, 1)),
-                rhs_dilation=(dilation,) * 2,
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=groups,
-            )
-            if (dtype, kind := _kind(stride, dilation, groups)) in PROVEN:
-                yield dtype, kind, ((1, 5, 5, 8), (3, 3, 8 // groups, 8)), given
+def _examples(classes: frozenset[str]) -> Iterator[tuple[Any, ...]]:
+    """Kind, shapes and arguments of a call of each of these classes."""
+    for kind in sorted(classes):
+        groups, stride, dilation = (1 + (word in kind) for word in _settings.ADJECTIVES)
+        given = dict(
+            window_strides=(stride,) * 2,
+            padding=((1, 0), (0, 1)),
+            rhs_dilation=(dilation,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+        yield kind, ((1, 5, 5, 8), (3, 3, 8 // groups, 8)), given
 
 
 # Convolutions.
@@ -228,7 +234,7 @@ def refuses_conv(
         return f"{lhs.ndim - 2} spatial dimensions; expected 1 to 3"
     kind = _kind(max(window_strides), max(rhs_dilation or (1,)), feature_group_count)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    # oneDNN 3.7 computes some of these by parallel loops within loops (see `TESTED`), 3.12 by slow reference loops.
+    # oneDNN 3.7 computes some of these by parallel loops within parallel loops, 3.12 by slow reference loops.
     if feature_group_count > 1 and rhs.shape[numbers.rhs_spec[1]] == 1:
         return "one input channel a group"
     if reason := _refuses(kind, lhs, rhs, precision, preferred_element_type):
@@ -267,8 +273,8 @@ def _bfloat16_refuses(
 
 
 def _kind(stride: int, dilation: int, groups: int) -> str:
-    adjectives = dict(grouped=groups, strided=stride, dilated=dilation)
-    return " ".join([*(word for word, value in adjectives.items() if value > 1), "convolution"])
+    large = (value > 1 for value in (groups, stride, dilation))
+    return " ".join([*itertools.compress(_settings.ADJECTIVES, large), "convolution"])
 
 
 def _sizes(lhs: jax.Array, rhs: jax.Array, numbers: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
@@ -350,13 +356,11 @@ def _refuses(kind: str, lhs: jax.Array, rhs: jax.Array, precision: Any, preferre
     """Why calls of this kind on these operands can't be made; the costly check, the probe, comes last."""
     types = {lhs.dtype.name, rhs.dtype.name, np.dtype(preferred or lhs.dtype).name}
     one_type = len(types) == 1 or (types == {"bfloat16", "float32"} and lhs.dtype == rhs.dtype == "bfloat16")
-    if not one_type or (lhs.dtype.name, kind) not in PROVEN:
+    if not one_type or lhs.dtype.name not in evidence.INSTRUCTIONS:
         return f"a {kind} in {' and '.join(sorted(types))} is unproven"
-    if not computes_in(lhs.dtype.name):
-        return f"a processor without {INSTRUCTIONS[lhs.dtype.name]}"
     if not all(isinstance(p, lax.Precision) or p in PRECISIONS for p in np.ravel(precision)):
         return f"precision={precision}; expected one of {PRECISIONS}"
-    return _size_refused(lhs.shape) or _size_refused(rhs.shape) or unavailable()
+    return _size_refused(lhs.shape) or _size_refused(rhs.shape) or unavailable(lhs.dtype.name, kind)
 
 
 def _size_refused(shape: Sequence[Any]) -> str | None:

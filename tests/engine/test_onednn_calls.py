@@ -16,7 +16,7 @@ from jax import lax
 from onednn_sample import SAMPLE, calls, needs_onednn, ours, sample
 
 import jdeconv
-from jdeconv._engine import onednn
+from jdeconv._engine import evidence, onednn
 
 CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
 
@@ -29,6 +29,7 @@ UNSAFE = (
     "a window that is the image",
     "an image of one column",
 )
+PROVEN = sorted({(row["dtype"], row["class"]) for row in evidence.rows()})
 needs_bfloat16 = pytest.mark.skipif(not onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
 
 
@@ -129,7 +130,7 @@ def check(draws, call, reference, dtype):
 
 @needs_onednn
 @pytest.mark.parametrize(
-    ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in onednn.PROVEN]
+    ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in PROVEN]
 )
 def test_convolutions_equal_the_definition(dtype, kind):
     randoms = random.Random(f"{kind} {dtype}")
@@ -189,8 +190,9 @@ def test_unproven_types_are_left_to_lax(dtype):
         assert not calls(ours, x, w)
 
 
+@needs_onednn
 def test_bfloat16_needs_its_products(monkeypatch):
-    monkeypatch.setattr(onednn, "_processor", lambda: frozenset({"avx2", "avx512f"}))
+    monkeypatch.setattr(evidence, "processor", lambda: frozenset({"avx2", "avx512f"}))
     x, w = sample("bfloat16")
     assert onednn.refuses_conv(x, w, **SAMPLE) == "a processor without avx512_bf16"
     assert not calls(ours, x, w)
@@ -264,7 +266,7 @@ def closed(request, monkeypatch, tmp_path, fresh_probe):
             monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
             yield "ONEDNN_MAX_CPU_ISA"
         case "processor":
-            monkeypatch.setattr(onednn, "_processor", frozenset)
+            monkeypatch.setattr(evidence, "processor", frozenset)
             yield "without avx2"
         case "cache":
             jax.config.update("jax_compilation_cache_dir", str(tmp_path))
