@@ -1,4 +1,4 @@
-"""Replaces `<!-- KIND: NAME -->` in pages, of kind figure, rules, variants or readme, by what it names."""
+"""Replaces `<!-- KIND: NAME -->` in pages, of kind figure, rules, variants, evidence or readme, by what it names."""
 
 import pathlib
 import re
@@ -8,6 +8,7 @@ from typing import Any
 import figures
 from mkdocs.exceptions import PluginError
 
+from jdeconv._engine.evidence import rows
 from jdeconv._explain import PASSES
 from jdeconv._plan.method_table import RULES
 from jdeconv._plan.rule import Rule
@@ -24,7 +25,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def _generated(comment: re.Match[str]) -> str:
     kind, name = comment.groups()
     try:
-        return {"figure": figure, "rules": rules, "variants": variants, "readme": readme}[kind](name)
+        return KINDS[kind](name)
     except KeyError as missing:
         raise PluginError(f"{comment[0]}: there is no {missing}") from None
 
@@ -43,6 +44,23 @@ def variants(_: None) -> str:
     """The table of variants, in the order in which it is searched."""
     rows = [(*scope(row), any_or(row.method), row.name) for row in VARIANT_RULES]
     return table("platform, engine, result, where, method, variant", rows)
+
+
+def evidence(_: None) -> str:
+    """The table of evidence for oneDNN's calls; classes that share all else share a row."""
+    classes: dict[tuple[str, ...], list[str]] = {}
+    for row in rows():
+        draws, seeds = f"{row['draws']:,}", ", ".join(map(str, row["seeds"]))
+        if same := row.get("same_onednn_as"):
+            draws += f" of {same}, the same oneDNN"
+        elif seeds:
+            draws += f" (seeds {seeds})"
+        guarded = "yes" if row["guarded"] else "no"
+        where = ", ".join(filter(None, (row["processor"], row["date"])))
+        key = row["jaxlib"], f"`{row['isa']}`", row["dtype"], draws, guarded, str(row["faults"])
+        classes.setdefault((*key, where, "; ".join(row["refusals"])), []).append(row["class"])
+    lines = [(*key[:3], "; ".join(found), *key[3:]) for key, found in classes.items()]
+    return table("jaxlib, instructions, type, classes, calls a class, guarded, faults, where and when, refused", lines)
 
 
 def scope(row: Rule | VariantRule) -> tuple[str, str, str, str]:
@@ -65,3 +83,6 @@ def readme(heading: str) -> str:
     """The text under one of the README's headings, its links as a page at the root has them."""
     sections = dict(re.findall(r"^## (.+)\n\n((?:(?!## ).*\n)*)", README.read_text(), flags=re.M))
     return sections[heading].replace("](docs/pages/", "](")
+
+
+KINDS = {"figure": figure, "rules": rules, "variants": variants, "evidence": evidence, "readme": readme}

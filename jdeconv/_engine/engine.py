@@ -18,6 +18,7 @@ from . import onednn
 
 MOST_SPLIT_GROUPS = 32
 MANY_POSITIONS = 2**15
+ONEDNN_DTYPES = ("float32", "bfloat16", "float16")
 # Before jaxlib 0.11 XLA CPU drops barriers before it fuses.
 BARRIERS_HOLD = tuple(map(int, version.__version__.split(".")[:2])) >= (0, 11)
 
@@ -153,7 +154,7 @@ class Engine:
 
 def cpu_engine_kind(problem: Problem) -> EngineKind:
     """What runs this problem's convolutions on a CPU, in a program that may call oneDNN."""
-    if problem.dtype not in ("float32", "bfloat16", "float16"):
+    if problem.dtype not in ONEDNN_DTYPES:
         return XLA
     bfloat16 = problem.dtype == "bfloat16" and onednn.unavailable("bfloat16") is None
     if not bfloat16 and onednn.unavailable() is not None:

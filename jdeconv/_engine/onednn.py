@@ -26,6 +26,7 @@ from .. import _settings
 from .._errors import blames_caller
 from .._geometry import extent
 from .._jax_operations import lax
+from .._onednn_switch import ADJECTIVES, read_switch, switched_off
 from . import evidence
 
 # XLA's interface for the calls is experimental. What is called is what `evidence` has a row for: random calls of 1 to
@@ -79,7 +80,7 @@ def use_onednn(enabled: bool | str) -> None:
 
     Semantics: jdeconv's own. TensorFlow has no such function, only the variable `TF_ENABLE_ONEDNN_OPTS`.
     """
-    _settings.onednn.set_global(_settings.read_switch("enabled", enabled))
+    _settings.onednn.set_global(read_switch("enabled", enabled))
 
 
 # Whether oneDNN may be called; cheap checks first.
@@ -87,10 +88,10 @@ def use_onednn(enabled: bool | str) -> None:
 
 def unavailable(dtype: str = "float32", kind: str | None = None) -> str | None:
     """None if programs compiled now, for this process's CPU, may make calls in this type (of this class); else why."""
-    return _kept_off() or _unproven(dtype, kind) or _probe(dtype)
+    return kept_off() or _unproven(dtype, kind) or _probe(dtype)
 
 
-def _kept_off() -> str | None:
+def kept_off() -> str | None:
     """What keeps all calls off on any version of jaxlib and any processor."""
     if not _settings.onednn.value:
         return "switched off by use_onednn(False) or JDECONV_ONEDNN=0"
@@ -122,7 +123,7 @@ def _unproven(dtype: str, kind: str | None) -> str | None:
     if kind is not None and kind not in classes:
         return f"a {kind} in {dtype} by {isa} is unproven"
     switch = _settings.onednn.value
-    off = [_settings.switched_off(switch, dtype, each) for each in ([kind] if kind else classes)]
+    off = [switched_off(switch, dtype, each) for each in ([kind] if kind else classes)]
     if all(off):
         what = f"a {kind} in {dtype}" if kind else dtype
         return f"{what} is switched off by 'off:{off[0]}' (use_onednn or JDECONV_ONEDNN)"
@@ -147,7 +148,7 @@ def _probe(dtype: str) -> str | None:
     isa, switch = evidence.instruction_set(dtype), _settings.onednn.value
     classes = evidence.proven()[version.__version__, str(isa), dtype]
     # What is switched off may be faulty: the probe doesn't call it either.
-    on = frozenset(kind for kind in classes if not _settings.switched_off(switch, dtype, kind))
+    on = frozenset(kind for kind in classes if not switched_off(switch, dtype, kind))
     with _lock:
         return _probed(dtype, on)
 
@@ -186,7 +187,7 @@ def _differs(dtype: str, classes: frozenset[str]) -> str | None:
 def _examples(classes: frozenset[str]) -> Iterator[tuple[Any, ...]]:
     """Kind, shapes and arguments of a call of each of these classes."""
     for kind in sorted(classes):
-        groups, stride, dilation = (1 + (word in kind) for word in _settings.ADJECTIVES)
+        groups, stride, dilation = (1 + (word in kind) for word in ADJECTIVES)
         given = dict(
             window_strides=(stride,) * 2,
             padding=((1, 0), (0, 1)),
@@ -274,7 +275,7 @@ def _bfloat16_refuses(
 
 def _kind(stride: int, dilation: int, groups: int) -> str:
     large = (value > 1 for value in (groups, stride, dilation))
-    return " ".join([*itertools.compress(_settings.ADJECTIVES, large), "convolution"])
+    return " ".join([*itertools.compress(ADJECTIVES, large), "convolution"])
 
 
 def _sizes(lhs: jax.Array, rhs: jax.Array, numbers: Any, strides: Any, padding: Any, dilation: Any) -> tuple[int, ...]:

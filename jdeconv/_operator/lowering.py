@@ -7,19 +7,23 @@ import jax
 import numpy as np
 
 from .._dtypes import common_dtype
-from .._engine.engine import Engine, cpu_engine_kind
+from .._engine.engine import ONEDNN_DTYPES, Engine, cpu_engine_kind
+from .._engine.untested import untested, warn
 from .._errors import blames_caller, refusal
 from .._formulations import METHODS
 from .._geometry import Geometry
 from .._jax_compat import Tracer, lowered, program_of, register_lowering, tpu_interpreted, with_devices
 from .._jax_operations import lax
 from .._plan.choose import choose
-from .._plan.engine_kind import XLA
+from .._plan.engine_kind import XLA, EngineKind
 from .partition import partitioned
 from .primitive import operand_roles, problem_of, result_shape, transposed_convolution_p
 
 PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "rocm": "gpu", "tpu": "tpu"}
 """The planner's names of JAX's platforms. All else is 'other': other platforms, and what XLA's partitioner splits."""
+
+CONVOLUTIONS = {"lax", "phase"}
+"""The formulations that are made of convolutions."""
 
 
 def _compute(
@@ -62,6 +66,20 @@ def by_lax(engine: type[Engine], a: jax.Array, b: jax.Array, **parameters: Any) 
     return _compute("other", False, a, b, **(parameters | {"method": "lax", "engine": engine}))
 
 
+def _warn_if_untested(a: Any, b: Any, *, method: str, **parameters: Any) -> None:
+    """A warning if only jaxlib's version keeps oneDNN from this equation's convolutions on CPU.
+
+    It is not given in `_compute`, which XLA's partitioner may run: where it is an error, that would reach nobody.
+    """
+    if not untested():
+        return
+    problem = problem_of(a, b, parameters["geometry"], parameters["result"], parameters["dtype"])
+    if problem.dtype not in ONEDNN_DTYPES or parameters["geometry"].empty:
+        return
+    if choose("cpu", EngineKind(onednn=True), problem, method, METHODS).method in CONVOLUTIONS:
+        warn()
+
+
 # Compiled programs.
 
 
@@ -69,6 +87,8 @@ def by_lax(engine: type[Engine], a: jax.Array, b: jax.Array, **parameters: Any) 
 def _lower(platform: str, context: Any, a: Any, b: Any, **parameters: Any) -> Any:
     program = program_of(context)
     pallas = parameters["method"] == "pallas"
+    if platform == "cpu" and not program.exported:
+        _warn_if_untested(*context.avals_in, **parameters)
     # A Pallas kernel may refuse, and a refusal inside XLA's partitioner would not reach the caller.
     if program.devices > 1 and not pallas and (known := with_devices(context)):
         context, devices = known
@@ -130,6 +150,8 @@ def _eager(a: jax.Array, b: jax.Array, **parameters: Any) -> jax.Array:
     platform = _named_by_planner(next(iter(devices)).platform) if devices else _default_platform()
     if len(devices) > 1:
         platform = "other"
+    if platform == "cpu":
+        _warn_if_untested(a, b, **parameters)
     return _compiled(platform, platform == "cpu", a, b, **parameters)
 
 

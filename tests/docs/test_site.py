@@ -15,6 +15,7 @@ import urllib.parse
 
 import pytest
 
+from jdeconv._engine import evidence
 from jdeconv._plan.method_table import RULES
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,6 +74,17 @@ def test_the_planners_page_has_every_rule_in_order(site):
     at = [text.index(rule.evidence) for rule in RULES]
     assert at == sorted(at)
     assert len(set(at)) == len(RULES)
+
+
+def test_the_page_on_onednn_has_all_evidence(site):
+    table = (site / "onednn.html").read_text().split("<table>")[-1].partition("</table>")[0]
+    lines = [[html.unescape(re.sub(r"<.*?>", "", cell)).strip() for cell in line.split("<td>")[1:]]
+             for line in table.split("<tr>")[2:]]  # fmt: skip
+    for row in evidence.rows():
+        key = [row["jaxlib"], row["isa"], row["dtype"]]
+        (line,) = [line for line in lines if line[:3] == key and row["class"] in line[3].split("; ")]
+        assert line[4].split(" ")[0] == f"{row['draws']:,}"
+        assert (line[6], line[-1]) == (str(row["faults"]), "; ".join(row["refusals"]))
 
 
 def test_every_figure_is_drawn(site):

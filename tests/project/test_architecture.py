@@ -22,6 +22,7 @@ GROUND = {
     "_geometry",
     "_jax_compat",
     "_jax_operations",
+    "_onednn_switch",
     "_output_sizes",
     "_phase_geometry",
     "_settings",

@@ -297,7 +297,8 @@ ROWS = {
     "use_onednn": {
         "enabled None": dict(enabled=None),
         "enabled a number": dict(enabled=1),
-        "enabled a string": dict(enabled="off"),
+        "enabled a string": dict(enabled="no"),
+        "enabled, a word unknown": dict(enabled="off:grouped,striped"),
         "enabled an array": dict(enabled=np.array([True, False])),
     },
     "convert.kernel": {
