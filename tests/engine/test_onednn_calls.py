@@ -1,7 +1,5 @@
 """oneDNN's calls: every proven class against float64, and what is refused."""
 
-import functools
-import itertools
 import math
 import random
 
@@ -11,12 +9,10 @@ import pytest
 from hypothesis import settings
 from jax import lax
 from onednn_sample import SAMPLE, calls, needs_onednn, ours, sample
+from proof import draws, worker
 
 import jdeconv
 from jdeconv._engine import evidence, onednn
-
-CHANNELS = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 24, 32, 33, 48, 64]
-
 
 UNSAFE = (
     "a single position in a strided dimension",
@@ -30,99 +26,7 @@ PROVEN = sorted({(row["dtype"], row["class"]) for row in evidence.rows()})
 needs_bfloat16 = pytest.mark.skipif(not onednn.computes_in("bfloat16"), reason="a processor without bfloat16")
 
 
-# The sweep. Operands come as transposes or slices of parameters, which XLA must bring into the calls' layout.
-
-
-def disguised(random, x):
-    """A parameter, and a function that makes x of it within the program."""
-    return random.choice(
-        [
-            (x, lambda v: v),
-            (x.T.copy(), lambda v: v.T),
-            (np.pad(x, 1), lambda v: v[(slice(1, -1),) * x.ndim]),
-            (x[::-1].copy(), lambda v: v[::-1]),
-        ]
-    )
-
-
-def draw_convolution(random, kind, dtype):
-    rank = random.choice([1, 2, 2, 2, 3])
-    longest = {1: 40, 2: 13, 3: 7}[rank]
-    some = lambda word, values: [random.choice(values if word in kind else [1]) for _ in range(rank)]  # noqa: E731
-    strides, dilation = some("strided", [1, 2, 3, 5]), some("dilated", [1, 2, 3])
-    # A window as large as the image is what a kernel gradient has.
-    taps = [random.choice([1, 2, 3, 4, random.randint(1, longest if rank < 3 else 5)]) for _ in range(rank)]
-    sizes, padding = [], []
-    for extent in ((k - 1) * d + 1 for k, d in zip(taps, dilation, strict=True)):
-        # In bfloat16 all windows reach into the image.
-        most = extent + 2 if dtype == "float32" else extent - 1
-        pads = random.randint(0, most), random.randint(0, most)
-        padding.append(random.choice([pads, (0, 0)]))
-        least = max(1, extent - sum(padding[-1])) if dtype == "float32" else extent
-        sizes.append(random.choice([least, random.randint(least, least + longest)]))
-    groups = random.choice([2, 3, 8, 21]) if "grouped" in kind else 1
-    i, o = ([1, 2, 3, 4, 8] if groups > 1 else CHANNELS for _ in range(2))
-    i, o = random.choice(i[1:] if groups > 1 else i), random.choice(o)
-    spatial = "DHW"[3 - rank :]
-    kernel = random.choice([f"{spatial}IO", f"{spatial}OI", f"I{spatial}O"])
-    order = {"I": i, "O": o * groups, **dict(zip(spatial, taps, strict=True))}
-    images = random.choice([f"N{spatial}C", f"C{spatial}N"])
-    order |= {"N": random.choice([1, 2, 5]), "C": i * groups}
-    window = tuple(map(order.get, kernel))
-    order |= dict(zip(spatial, sizes, strict=True))
-    return (tuple(map(order.get, images)), window), dict(
-        window_strides=strides,
-        padding=padding,
-        rhs_dilation=dilation,
-        dimension_numbers=(images, kernel, random.choice([f"N{spatial}C", f"{spatial}NC"])),
-        feature_group_count=groups,
-    )
-
-
-def convolution(x, w, window_strides, padding, rhs_dilation, dimension_numbers, feature_group_count):
-    """The definition, by loops over taps and groups, and the number of terms."""
-    images, kernel, out = dimension_numbers
-    spatial = "".join(c for c in kernel if c not in "IO")
-    x = x.transpose([images.index(c) for c in f"N{spatial}C"])
-    w = w.transpose([kernel.index(c) for c in f"{spatial}IO"])
-    x = np.pad(x, [(0, 0), *padding, (0, 0)])
-    sizes = [
-        (n - (k - 1) * d - 1) // s + 1
-        for n, k, d, s in zip(x.shape[1:-1], w.shape, rhs_dilation, window_strides, strict=False)
-    ]
-    y = np.zeros((x.shape[0], *sizes, w.shape[-1]))
-    i, o = w.shape[-2], w.shape[-1] // feature_group_count
-    for tap in itertools.product(*map(range, w.shape[:-2])):
-        starts = [t * d for t, d in zip(tap, rhs_dilation, strict=True)]
-        window = tuple(slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, sizes, window_strides, strict=True))
-        for g in range(feature_group_count):
-            y[..., g * o : (g + 1) * o] += x[:, *window, g * i : (g + 1) * i] @ w[tap][:, g * o : (g + 1) * o]
-    return y.transpose([f"N{spatial}C".index(c) for c in out]), math.prod(w.shape[:-1])
-
-
-def check(draws, call, reference, dtype):
-    """All draws in one program; each within the bound that follows from its terms."""
-    rng, randoms = np.random.default_rng(1), random.Random(2)
-    operands = [tuple(rng.standard_normal(shape).astype(dtype) for shape in shapes) for shapes, _ in draws]
-    hidden = [tuple(disguised(randoms, x) for x in pair) for pair in operands]
-
-    @jax.jit
-    def program(parameters):
-        return [
-            call(*(reveal(v) for v, (_, reveal) in zip(pair, how, strict=True)), **arguments)
-            for pair, how, (_, arguments) in zip(parameters, hidden, draws, strict=True)
-        ]
-
-    results = program([tuple(stored for stored, _ in pair) for pair in hidden])
-    exact, rounding = float(jax.numpy.finfo("float32").eps), float(jax.numpy.finfo(dtype).eps)
-    for (shapes, arguments), pair, result in zip(draws, operands, results, strict=True):
-        pair = [x.astype(np.float64) for x in pair]
-        expected, terms = reference(*pair, **arguments)
-        bound = (terms + 1) * exact * reference(*map(abs, pair), **arguments)[0]
-        if result.dtype == "bfloat16":  # of products that are exact in float32; the sum alone is rounded
-            bound += rounding / 2 * abs(expected)
-        assert result.shape == expected.shape
-        assert (abs(np.asarray(result, np.float64) - expected) <= bound).all(), (shapes, arguments)
+# The sweep, in this process; `proof` runs it between guard pages.
 
 
 @needs_onednn
@@ -130,15 +34,14 @@ def check(draws, call, reference, dtype):
     ("dtype", "kind"), [pytest.param(*c, marks=needs_bfloat16 if c[0] == "bfloat16" else ()) for c in PROVEN]
 )
 def test_convolutions_equal_the_definition(dtype, kind):
-    randoms = random.Random(f"{kind} {dtype}")
-    for _ in range(math.ceil(settings().max_examples / 10)):
-        draws = [draw_convolution(randoms, kind, dtype) for _ in range(10)]
-        for shapes, arguments in draws:
-            operands = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-            assert onednn.refuses_conv(*operands, **arguments) in (None, *UNSAFE)
-        check(draws, onednn.conv, convolution, dtype)
-        if dtype != "float32":
-            check(draws, functools.partial(onednn.conv, preferred_element_type="float32"), convolution, dtype)
+    def refuses(call):
+        why = worker.reason(call)
+        assert why in (None, "one input channel a group", *UNSAFE) or why.startswith(worker.NEVER)
+        return why is not None
+
+    count = 10 * math.ceil(settings().max_examples / 10)
+    for program in draws.programs(random.Random(f"{kind} {dtype}"), kind, dtype, count, 2, refuses):
+        assert worker.run(program) == []
 
 
 # What is refused is `lax`'s own call.

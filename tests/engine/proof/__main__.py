@@ -45,7 +45,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         default=pathlib.Path("build/proof"),
         help="folder of the reports, from which a run resumes",
     )
-    add("--record", action="store_true", help=f"adds the rows to {EVIDENCE.relative_to(environments.ROOT)}")
+    add("--record", action="store_true", help="adds the rows to jdeconv/_engine/evidence.json")
     add("--limit", type=float, default=120, metavar="SECONDS", help="a program that takes longer hangs (default 120)")
     add("--no-guard", action="store_true", help="without guard pages")
     asked = parser.parse_args(given)

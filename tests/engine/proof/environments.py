@@ -11,7 +11,12 @@ import sys
 ROOT = pathlib.Path(__file__).parents[3]
 # oneDNN's names of the instruction sets that it can be limited to, and what of Linux's flags each needs.
 LIMITS = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512_bf16": "AVX512_CORE_BF16", "amx": "AVX512_CORE_AMX"}
-FLAGS = {"avx2": "avx2", "avx512": "avx512vl", "avx512_bf16": "avx512_bf16", "amx": "amx_bf16"}
+FLAGS = {
+    "avx2": {"avx2"},
+    "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+    "avx512_bf16": {"avx512_bf16"},
+    "amx": {"amx_tile", "amx_int8", "amx_bf16"},
+}
 NEEDED = {"float32": ("avx2", "avx512"), "bfloat16": ("avx512_bf16", "amx")}
 """The instruction sets that make a difference to calls in each type, from the least to the best."""
 
@@ -27,8 +32,8 @@ def processor() -> str:
 
 def supported(dtype: str) -> list[str]:
     """The instruction sets for calls in this type that the processor has; the best, which oneDNN takes, comes last."""
-    present = _cpuinfo("flags").split()
-    return [isa for isa in NEEDED[dtype] if FLAGS[isa] in present]
+    present = set(_cpuinfo("flags").split())
+    return [isa for isa in NEEDED[dtype] if FLAGS[isa] <= present]
 
 
 def limits(isa: str, dtype: str) -> dict[str, str]:

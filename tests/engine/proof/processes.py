@@ -135,12 +135,12 @@ class Workers:
             except Ended as end:
                 self.close()
                 if current is None:
-                    raise
-                findings += self._culprits(Program.read(current["program"]), str(end))
+                    raise SystemExit(f"a worker ended while it drew: {end}") from end
+                findings += self.culprits(Program.read(current["program"]), str(end))
                 ran(current["draws"])
                 skip, current = current["number"] + 1, None
 
-    def _culprits(self, program: Program, how: str) -> list[dict[str, Any]]:
+    def culprits(self, program: Program, how: str) -> list[dict[str, Any]]:
         """Which calls of a program end a process by themselves; if none does, all together."""
         found = []
         if len(program.calls) > 1:

@@ -86,7 +86,10 @@ class State:
 
 
 def record(path: pathlib.Path, rows: list[Row]) -> None:
-    """Adds rows to the table: draws of a new seed to those of the others; a row's only seed replaces it."""
+    """Adds rows to the table: draws of a new seed to those of the others.
+
+    A row is replaced where the seed is its only one, or where it was drawn without guard pages.
+    """
     table = json.loads(path.read_text())["rows"] if path.exists() else []
     for new in rows:
         same = [row for row in table if all(row[key] == new[key] for key in KEYS)]
@@ -98,8 +101,10 @@ def record(path: pathlib.Path, rows: list[Row]) -> None:
 
 
 def merged(old: Row, new: Row) -> Row:
-    if old["seeds"] == new["seeds"]:
+    if old["seeds"] == new["seeds"] or new["guarded"] > old["guarded"]:
         return new
+    if new["guarded"] < old["guarded"]:
+        raise SystemExit(f"drawn without guard pages, but recorded with them: {old}")
     if set(old["seeds"]) & set(new["seeds"]):
         raise SystemExit(f"seed {new['seeds']} is recorded among others: {old}; take a new one")
     return {
@@ -108,5 +113,5 @@ def merged(old: Row, new: Row) -> Row:
         "seeds": sorted(old["seeds"] + new["seeds"]),
         "faults": old["faults"] + new["faults"],
         "refusals": sorted({*old["refusals"], *new["refusals"]}),
-        "guarded": old["guarded"] and new["guarded"],
+        "guarded": new["guarded"],
     }
