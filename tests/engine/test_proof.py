@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from cases import RUN_HERE
 from jaxlib import version
 from proof import __main__ as command
 from proof import draws, environments, faults, guard, report
@@ -119,19 +120,37 @@ def test_guarded_draws_pass(workers):
 PLANTED = """#!{python}
 import ctypes, sys, time
 from proof import worker
-conv = worker.onednn._conv
-def planted(lhs, rhs, **given):
-    if rhs.shape[-1] == {outputs}:
-        {what}
+conv, placed = worker.onednn._conv, worker.placed
+def faulty(lhs, rhs, **given):
+    {what}
     return conv(lhs, rhs, **given)
-worker.onednn._conv = planted
+def overwritten(array):
+    copy = placed(array)
+    if array.shape[-1] == {overwritten}:
+        ctypes.memset(copy.unsafe_buffer_pointer() + copy.nbytes, 0, 1)
+    return copy
+worker.onednn._conv, worker.placed = faulty, overwritten
 worker.main()
 """
+WITH_5 = "if rhs.shape[-1] == 5: "
 PLANTS = {
-    "a wrong number": ("return conv(lhs, rhs, **given).at[(0,) * lhs.ndim].add(1e-3)", "wrong: 1 of"),
-    "a crash": ("ctypes.string_at(0)", "SIGSEGV"),
-    "a hang": ("time.sleep(60)", "silent for 3 s"),
+    "a wrong number": (WITH_5 + "return conv(lhs, rhs, **given).at[(0,) * lhs.ndim].add(1e-3)", "wrong: 1 of"),
+    "a crash": (WITH_5 + "ctypes.string_at(0)", "SIGSEGV"),
+    "a hang": (WITH_5 + "time.sleep(60)", "silent for 2 s"),
+    "a byte behind an array": ("", "SIGABRT: guard: written behind an array"),
 }
+
+
+@pytest.fixture
+def planted(workers, tmp_path):
+    def start(what, overwritten=0, **given):
+        """Workers with a fault: what is started as their interpreter has it."""
+        python = tmp_path / "python"
+        python.write_text(PLANTED.format(python=sys.executable, what=what, overwritten=overwritten))
+        python.chmod(0o755)
+        return workers(str(python), **given)
+
+    return start
 
 
 def one_call(outputs):
@@ -146,32 +165,32 @@ def one_call(outputs):
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_what_goes_wrong_is_a_finding_of_its_call(plant, workers, tmp_path):
+def test_what_goes_wrong_is_a_finding_of_its_call(plant, planted):
     what, said = PLANTS[plant]
-    python = tmp_path / "python"  # what is started as the interpreter has the fault
-    python.write_text(PLANTED.format(python=sys.executable, what=what, outputs=5))
-    python.chmod(0o755)
-    planted = workers(str(python), limit=3)
+    faulty = planted(what, 0 if what else 5, limit=2)
     program = Program((one_call(4), one_call(5), one_call(6)))
-    found = planted.program(program)
+    found = faulty.program(program.text())
     if plant != "a wrong number":
-        found = planted.culprits(program, found[0]["what"])
+        found = faulty.culprits(program.text(), found[0]["what"])
     assert [finding["program"] for finding in found] == [program.alone(one_call(5)).text()]
     assert said in found[0]["what"]
 
 
-def test_a_batch_goes_on_behind_a_crash(workers, tmp_path):
-    python = tmp_path / "python"
-    crash = "if lhs.shape[0] == 5: ctypes.string_at(0)"
-    python.write_text(PLANTED.format(python=sys.executable, what="pass\n    " + crash, outputs=0))
-    python.chmod(0o755)
+def test_a_batch_goes_on_behind_a_crash(planted):
     ran = []
-    findings, _ = workers(str(python)).batch(order(draws=20), ran.append)
-    assert sum(ran) == 20
+    findings, _ = planted("if lhs.shape[0] == 5: ctypes.string_at(0)").batch(order(draws=8), ran.append)
+    assert sum(ran) == 8
     assert findings
     for finding in findings:
         (call,) = Program.read(finding["program"]).calls
         assert 5 in call.lhs  # the batch
+
+
+def test_own_programs_pass_by_xla(workers):
+    ran = []
+    findings, _ = workers().batch(order(kind="taps", draws=3), ran.append)
+    assert (findings, ran) == ([], [1, 1, 1])
+    assert set(draws.METHODS) == {"auto", *RUN_HERE}
 
 
 def test_a_findings_line_runs_it_again(capsys):
@@ -267,7 +286,7 @@ def test_the_known_faults_are_found_again(fault):
         pytest.skip(f"not of jaxlib {version.__version__} on this processor")
     again = Workers(dataclasses.replace(setting(), isa=isas[-1], dtype=fault.dtype))
     try:
-        found = [finding for program in fault.programs for finding in again.program(program)]
+        found = [finding for program in fault.programs for finding in again.program(program.text())]
         for number, kind in enumerate(draws.KINDS[fault.dtype] if not found else ()):
             asked = order(kind=kind, dtype=fault.dtype, batch=number, draws=50, refusals=[fault.reason])
             found += again.batch(asked, lambda draws: None)[0]

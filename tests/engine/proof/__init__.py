@@ -8,6 +8,7 @@ to paste. The modules, in the order in which a draw passes through them:
   draws         random calls: tiny and odd ones, layers of networks, channels around vectors' sizes, large images
   guard         the allocator (guard.c): builds it, preloads it, asks it where arrays lie
   truth         operands, the definition in float64, the bound that follows from the terms
+  own_programs  jdeconv's own programs, for `--engine xla`
   worker        the process that runs programs of several calls
   processes     starts workers, outlives them, finds the call that ended one
   environments  interpreters with the asked version of jaxlib

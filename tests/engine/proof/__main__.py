@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # run as a folder
 from tqdm import tqdm
 
 from proof import environments, report
-from proof.draws import CLASSES, KINDS, Program
+from proof.draws import CLASSES, KINDS, METHODS
 from proof.processes import Setting, Workers
 
 BATCH = 50  # draws
@@ -29,6 +29,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add(
         "--class", dest="kinds", action="append", choices=CLASSES, metavar="CLASS", help="'grouped strided convolution'"
     )
+    add("--engine", choices=("onednn", "xla"), default="onednn", help="xla: jdeconv's own programs, oneDNN off")
     add("--dtype", choices=environments.NEEDED, default="float32")
     add("--isa", choices=environments.LIMITS, help="default: the best that the processor has")
     add(
@@ -51,7 +52,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     asked = parser.parse_args(given)
     supported = environments.supported(asked.dtype)
     asked.isa = asked.isa or (supported or [None])[-1]
-    if asked.isa not in supported:
+    if asked.engine == "xla":
+        if asked.kinds or asked.record or asked.no_refusals is not None:
+            parser.error("--engine xla has no classes, refusals and evidence")
+        asked.kinds, asked.isa = METHODS, "xla"
+    elif asked.isa not in supported:
         parser.error(f"--isa {asked.isa}: in {asked.dtype} this processor has {', '.join(supported) or 'none'}")
     if asked.record and asked.no_refusals is not None:
         parser.error("--record: what is drawn without refusals is no evidence")
@@ -69,7 +74,7 @@ def main(given: list[str] | None = None) -> int:
     workers = Workers(setting)
     try:
         if asked.call:
-            found = workers.program(Program.read(asked.call))
+            found = workers.program(asked.call)
             print("\n".join(finding["what"] for finding in found) or "nothing wrong")
             return bool(found)
         return draw(asked, workers)

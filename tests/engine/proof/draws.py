@@ -15,6 +15,8 @@ CLASSES = tuple(
     " ".join([*itertools.compress(("grouped", "strided", "dilated"), chosen), "convolution"])
     for chosen in itertools.product((False, True), repeat=3)
 )
+# What `--engine xla` draws instead of classes.
+METHODS = ("auto", "lax", "phase", "gemm", "taps")
 # What is drawn in each type: no grouped call is ever made in bfloat16.
 KINDS = {"float32": CLASSES, "bfloat16": tuple(kind for kind in CLASSES if "grouped" not in kind)}
 MOST_REFUSED = 30_000  # draws in a row, some seconds

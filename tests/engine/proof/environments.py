@@ -37,8 +37,8 @@ def supported(dtype: str) -> list[str]:
 
 
 def limits(isa: str, dtype: str) -> dict[str, str]:
-    """Variables that keep oneDNN to the instruction set; none where it takes that one by itself."""
-    return {} if supported(dtype)[-1:] == [isa] else {"ONEDNN_MAX_CPU_ISA": LIMITS[isa]}
+    """Variables that keep oneDNN to the instruction set; none where it takes that one by itself, or isn't called."""
+    return {} if isa not in LIMITS or supported(dtype)[-1:] == [isa] else {"ONEDNN_MAX_CPU_ISA": LIMITS[isa]}
 
 
 def _interpreters() -> list[str]:
@@ -67,7 +67,7 @@ def interpreter(jaxlib: str, folder: pathlib.Path) -> str:
         return python
     for candidate in _interpreters():
         subprocess.run([candidate, "-m", "venv", "--clear", str(path)], check=True)
-        wanted = [f"jax=={jaxlib}", f"jaxlib=={jaxlib}", "numpy>=2.0"]
+        wanted = [f"jax=={jaxlib}", f"jaxlib=={jaxlib}", "numpy>=2.0", "hypothesis>=6.100"]
         if not subprocess.run(
             [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted]
         ).returncode:
@@ -80,7 +80,7 @@ def variables(isa: str, dtype: str, pool: int) -> dict[str, str]:
     """The environment of a worker, without guard pages."""
     dropped = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "JDECONV_ONEDNN", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    paths = [str(ROOT / "tests/engine"), str(ROOT)]
+    paths = [str(ROOT / "tests/engine"), str(ROOT / "tests/helpers"), str(ROOT)]
     return {
         **kept,
         **limits(isa, dtype),

@@ -1,5 +1,6 @@
 """Starts workers, outlives them, and finds the call that ended one."""
 
+import contextlib
 import dataclasses
 import json
 import selectors
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import environments, guard
-from .draws import Program
 
 START = 120  # seconds until a worker is ready
 MOST_BATCHES = 16  # of one worker, whose allocator uses no address twice
@@ -68,8 +68,9 @@ class Worker:
         return said[-1][:300] if said else "nothing said"
 
     def order(self, **order: Any) -> Iterator[dict[str, Any]]:
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # of a process that has ended: reading says how
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
         while (message := self._read(self.limit))["event"] != "end":
             yield message
         yield message
@@ -78,7 +79,8 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.selector.close()
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.errors.close()
 
@@ -89,6 +91,7 @@ class Workers:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.worker: Worker | None = None
+        self.last: str | None = None  # the program that ran last
 
     def _of(self, pool: int) -> Worker:
         if self.worker and (self.worker.pool != pool or self.worker.batches >= MOST_BATCHES):
@@ -103,13 +106,13 @@ class Workers:
             self.worker.close()
         self.worker = None
 
-    def program(self, program: Program) -> list[dict[str, Any]]:
+    def program(self, text: str) -> list[dict[str, Any]]:
         """The findings of one program, the worker's end among them."""
         try:
-            messages = list(self._of(program.pool).order(program=program.text()))
+            messages = list(self._of(json.loads(text)["pool"]).order(program=text))
         except Ended as end:
             self.close()
-            return [dict(what=str(end), program=program.text(), within=program.text())]
+            return [dict(what=str(end), program=text)]
         return [message for message in messages if message["event"] == "finding"]
 
     def batch(self, order: dict[str, Any], ran: Callable[[int], Any]) -> tuple[list[dict[str, Any]], dict[str, int]]:
@@ -118,32 +121,34 @@ class Workers:
         `ran` is told how many draws each program had.
         """
         findings: list[dict[str, Any]] = []
-        skip, current = 0, None
+        skip, current, before = 0, None, self.last
         while True:
             try:
                 for message in self._of(order["pool"]).order(**order, skip=skip):
-                    if message["event"] == "end":
-                        if current:
-                            ran(current["draws"])
-                        return findings, message["refused"]
                     if message["event"] == "finding":
                         findings.append(message)
-                    else:
-                        if current:
-                            ran(current["draws"])
-                        current = message
+                        continue
+                    if current:
+                        ran(current["draws"])
+                    if message["event"] == "end":
+                        return findings, message["refused"]
+                    current, self.last = message, message["program"]
             except Ended as end:
                 self.close()
-                if current is None:
+                if current:
+                    findings += self.culprits(current["program"], str(end))
+                    ran(current["draws"])
+                    skip, current = current["number"] + 1, None
+                elif before:  # what the batch before has left behind
+                    findings.append(dict(what=f"after its end: {end}", program=before))
+                    before = None
+                else:
                     raise SystemExit(f"a worker ended while it drew: {end}") from end
-                findings += self.culprits(Program.read(current["program"]), str(end))
-                ran(current["draws"])
-                skip, current = current["number"] + 1, None
 
-    def culprits(self, program: Program, how: str) -> list[dict[str, Any]]:
+    def culprits(self, text: str, how: str) -> list[dict[str, Any]]:
         """Which calls of a program end a process by themselves; if none does, all together."""
-        found = []
-        if len(program.calls) > 1:
-            for call in program.calls:
-                found += self.program(program.alone(call))
-        return found or [dict(what=how, program=program.text(), within=program.text())]
+        given, found = json.loads(text), []
+        if len(given.get("calls", ())) > 1:
+            for call in given["calls"]:
+                found += self.program(json.dumps({**given, "calls": [call]}, separators=(",", ":")))
+        return found or [dict(what=how, program=text)]

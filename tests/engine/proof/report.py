@@ -42,8 +42,9 @@ class State:
     def line(self, finding: dict[str, Any]) -> str:
         """What to paste to see a finding again."""
         given = self.asked
+        engine = "--engine xla" if given["isa"] == "xla" else f"--isa {given['isa']}"
         return (
-            f"python tests/engine/proof --jaxlib {given['jaxlib']} --isa {given['isa']} --dtype {given['dtype']} "
+            f"python tests/engine/proof --jaxlib {given['jaxlib']} {engine} --dtype {given['dtype']} "
             f"--call '{finding['program']}'"
         )
 

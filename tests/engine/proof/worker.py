@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from . import truth
-from .draws import Call, Program, programs
+from .draws import METHODS, Call, Program, programs
 from .guard import Guard
 
 jax.config.update("jax_platforms", "cpu")
@@ -130,20 +130,35 @@ def run(program: Program) -> list[tuple[Call, str]]:
     return findings
 
 
-def attempt(program: Program) -> None:
+def attempt(text: str, number: int = 0) -> None:
+    """Runs a program and reports it: first itself, then what is wrong."""
+    given = json.loads(text)
+    report(event="program", number=number, draws=len(given.get("calls", [1])), program=text)
+    if "case" in given:
+        from . import own_programs  # which needs Hypothesis
+
+        guard.place(given["guard"])
+        if what := own_programs.run(given, placed):
+            report(event="finding", what=what, program=text)
+        return
+    program = Program.read(text)
     for call, what in run(program):
-        report(event="finding", what=what, program=program.alone(call).text(), within=program.text())
+        report(event="finding", what=what, program=program.alone(call).text())
 
 
 def batch(order: dict[str, Any]) -> None:
-    randoms = random.Random(f"{order['seed']} {order['kind']} {order['dtype']} {order['batch']}")
     refusals = Refusals(order["refusals"])
-    drawn = programs(randoms, order["kind"], order["dtype"], order["draws"], order["pool"], refusals)
-    for number, program in enumerate(drawn):
-        if number < order["skip"]:
-            continue
-        report(event="program", number=number, draws=len(program.calls), program=program.text())
-        attempt(program)
+    if order["kind"] in METHODS:
+        from . import own_programs
+
+        drawn = own_programs.drawn(order)
+    else:
+        randoms = random.Random(f"{order['seed']} {order['kind']} {order['dtype']} {order['batch']}")
+        asked = order["kind"], order["dtype"], order["draws"], order["pool"]
+        drawn = (program.text() for program in programs(randoms, *asked, refusals))
+    for number, text in enumerate(drawn):
+        if number >= order["skip"]:
+            attempt(text, number)
     report(event="end", refused=refusals.seen)
 
 
@@ -156,9 +171,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if "program" in order:
-            program = Program.read(order["program"])
-            report(event="program", number=0, draws=len(program.calls), program=order["program"])
-            attempt(program)
+            attempt(order["program"])
             report(event="end", refused={})
         else:
             batch(order)
