@@ -1,5 +1,7 @@
 // Preloaded into a process, this places each aligned allocation (XLA's arrays, oneDNN's working memory) on pages of its
 // own between pages that nobody may touch. JDECONV_GUARD or guard_mode says at which of the two it lies.
+// Valgrind knows no AVX-512, and its code is not what a user runs. Electric Fence guards the interpreter's own objects
+// too, millions of them, and fills nothing with NaN: what a kernel reads within an array's last line stays unseen.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
