@@ -37,7 +37,7 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
         rule = next(
             rule
             for rule in RULES
-            if _fits(rule, platform, engine, problem)
+            if fits(rule, platform, engine, problem)
             and methods[rule.method].supports(problem) is None
             and rule.when(problem)
         )
@@ -47,7 +47,7 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
     variant = next(
         row.name
         for row in VARIANT_RULES
-        if method in row.method.split() and _fits(row, platform, engine, problem) and row.when(problem)
+        if method in row.method.split() and fits(row, platform, engine, problem) and row.when(problem)
     )
     return Choice(method, variant, engine, rule)
 
@@ -64,7 +64,7 @@ def _in_numbers(problem: Problem) -> Problem:
     return dataclasses.replace(problem, inputs=inputs, outputs=outputs)
 
 
-def _fits(row: Rule | VariantRule, platform: str, engine: EngineKind, problem: Problem) -> bool:
+def fits(row: Rule | VariantRule, platform: str, engine: EngineKind, problem: Problem) -> bool:
     """Whether the row's platforms, engines and results include the given ones; '*' includes all."""
     asked = ((row.platform, (platform,)), (row.engine, engine.words), (row.result, (problem.result,)))
     return all(words == "*" or not {*words.split()}.isdisjoint(given) for words, given in asked)
