@@ -7,6 +7,7 @@ Comparing symbolic dimensions may raise, because their values are not known yet.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -33,12 +34,12 @@ class Geometry:
         """The number of spatial dimensions."""
         return len(self.input)
 
-    @property
+    @functools.cached_property
     def extent(self) -> tuple[int, ...]:
         """Positions from the kernel's first tap to its last, both included."""
         return tuple(extent(k, d) for k, d in zip(self.kernel, self.dilations, strict=True))
 
-    @property
+    @functools.cached_property
     def high(self) -> tuple[Size, ...]:
         """Output positions cropped at the end; negative: zeros added there."""
         sizes = zip(self.input, self.extent, self.output, self.strides, self.low, strict=True)
@@ -50,13 +51,13 @@ class Geometry:
         ends = zip(self.extent, self.low, self.high, strict=True)
         return [(e - 1 - low, e - 1 - high) for e, low, high in ends]
 
-    @property
+    @functools.cached_property
     def blocks(self) -> tuple[int, ...]:
         """How many blocks of `strides` positions the kernel's taps span; a block is one tap where the stride is 1."""
         sizes = zip(self.kernel, self.extent, self.strides, strict=True)
         return tuple(k if s == 1 else -(-e // s) for k, e, s in sizes)
 
-    @property
+    @functools.cached_property
     def phases(self) -> tuple[int, ...]:
         """How many of a block's `strides` positions lie within the kernel's extent."""
         return tuple(min(s, e) for s, e in zip(self.strides, self.extent, strict=True))

@@ -1,16 +1,27 @@
-"""Chooses a result's formulation and variant: in each table, the first row that fits. No JAX here."""
+"""Chooses a result's formulation and variant: a measured choice, else in each table the first row that fits. No JAX."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from .._errors import unsupported
-from .engine_kind import EngineKind
+from .engine_kind import XLA, EngineKind
 from .method_table import RULES
 from .problem import UNKNOWN, Problem, Supports
-from .rule import Rule
-from .variant_table import VARIANT_RULES, VariantRule
+from .variant_table import VARIANT_RULES
+from .ways import calls_engine, fits, is_way
 
 AUTO = "auto"
+
+
+class Reason(Protocol):
+    """What chose a method: a row of the table, or a measurement."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def evidence(self) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +34,28 @@ class Choice:
     """The name of a way to compute the result, in the formulation's `VARIANTS`."""
     engine: EngineKind
     """What runs its convolutions and products."""
-    rule: Rule | None
-    """The row that chose the method; None if the caller chose it."""
+    rule: Reason | None
+    """The row or the measurement that chose the method; None if the caller chose it."""
 
 
-def choose(platform: str, engine: EngineKind, problem: Problem, method: str, methods: Mapping[str, Supports]) -> Choice:
+def choose(
+    platform: str,
+    engine: EngineKind,
+    problem: Problem,
+    method: str,
+    methods: Mapping[str, Supports],
+    measured: Sequence[Choice] = (),
+) -> Choice:
     """The formulation for the problem on `platform` with `engine`; a `method` other than 'auto' overrides the table.
 
-    Raises NotImplementedError where that method can't do this case.
+    So does the first of the `measured` choices that is still possible. Raises NotImplementedError where the method
+    asked for can't do this case.
     """
     problem, rule = _in_numbers(problem), None
     if method == AUTO:
+        for choice in measured:
+            if (possible := _possible(choice, platform, engine, problem, methods)) is not None:
+                return possible
         rule = next(
             rule
             for rule in RULES
@@ -52,6 +74,18 @@ def choose(platform: str, engine: EngineKind, problem: Problem, method: str, met
     return Choice(method, variant, engine, rule)
 
 
+def _possible(
+    choice: Choice, platform: str, engine: EngineKind, problem: Problem, methods: Mapping[str, Supports]
+) -> Choice | None:
+    """A measured choice, with an engine that is there; None if this library or this program has no such way."""
+    if choice.engine not in (XLA, engine):
+        if calls_engine(choice.method, choice.variant, problem):
+            return None
+        choice = dataclasses.replace(choice, engine=engine)
+    known = is_way(platform, choice.engine, problem, choice.method, choice.variant, methods)
+    return choice if known else None
+
+
 def check_method(problem: Problem, method: str, methods: Mapping[str, Supports]) -> None:
     """Raises NotImplementedError if the named method can't do this case."""
     if reason := methods[method].supports(_in_numbers(problem)):
@@ -60,11 +94,7 @@ def check_method(problem: Problem, method: str, methods: Mapping[str, Supports])
 
 def _in_numbers(problem: Problem) -> Problem:
     """The problem with unknown numbers of channels replaced by `UNKNOWN`."""
+    if isinstance(problem.inputs, int) and isinstance(problem.outputs, int):
+        return problem
     inputs, outputs = (size if isinstance(size, int) else UNKNOWN for size in (problem.inputs, problem.outputs))
     return dataclasses.replace(problem, inputs=inputs, outputs=outputs)
-
-
-def fits(row: Rule | VariantRule, platform: str, engine: EngineKind, problem: Problem) -> bool:
-    """Whether the row's platforms, engines and results include the given ones; '*' includes all."""
-    asked = ((row.platform, (platform,)), (row.engine, engine.words), (row.result, (problem.result,)))
-    return all(words == "*" or not {*words.split()}.isdisjoint(given) for words, given in asked)

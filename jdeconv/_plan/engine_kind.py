@@ -1,6 +1,7 @@
 """Which library runs a program's convolutions and products, as the planner sees it. No JAX here."""
 
 import dataclasses
+import functools
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +13,7 @@ class EngineKind:
     """Whether oneDNN is given bfloat16 unchanged, not widened to float32."""
     amx: bool = False
 
-    @property
+    @functools.cached_property
     def words(self) -> tuple[str, ...]:
         """The values of a rule's `engine` that include this one: 'xla', or 'onednn' and its instructions."""
         if not self.onednn:

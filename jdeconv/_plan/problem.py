@@ -1,6 +1,7 @@
 """One result to be computed, described by its sizes alone: the planner's input. No JAX here."""
 
 import dataclasses
+import functools
 import math
 from typing import Protocol
 
@@ -59,33 +60,33 @@ class Problem:
         }
         return counts[self.result]
 
-    @property
+    @functools.cached_property
     def taps(self) -> int:
         """The kernel's taps, over all dimensions."""
         return math.prod(self.geometry.kernel)
 
-    @property
+    @functools.cached_property
     def block_size(self) -> int:
         """Positions in a block of outputs, over all dimensions."""
         return math.prod(self.geometry.strides)
 
-    @property
+    @functools.cached_property
     def input_positions(self) -> int | None:
         """Positions of the input, over all dimensions; None while one is symbolic."""
         sizes = self.geometry.input
         return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
-    @property
+    @functools.cached_property
     def block_count(self) -> int:
         """Blocks of taps, over all dimensions; zeros may fill up the last of each."""
         return math.prod(self.geometry.blocks)
 
-    @property
+    @functools.cached_property
     def phase_count(self) -> int:
         """Phases within the kernel's extent, over all dimensions."""
         return math.prod(self.geometry.phases)
 
-    @property
+    @functools.cached_property
     def padding_factor(self) -> float:
         """Positions in all blocks over the kernel's taps: 1 if blocks are full; the rest is zeros, and extra work."""
         return self.block_count * self.phase_count / max(self.taps, 1)
