@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import nnx as nnx
     from . import onnx as onnx
     from . import torch as torch
+    from ._autotune import autotune as autotune
     from ._explain import Explanation as Explanation
     from ._explain import explain as explain
     from ._overlap import Overlap as Overlap
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ._patch import Patch as Patch
     from ._patch import patch as patch
     from ._to_lax import to_lax as to_lax
+    from ._tuning import Tuning as Tuning
+    from ._tuning import TuningInUse as TuningInUse
+    from ._tuning import use_tuning as use_tuning
 
 __version__ = "0.1.0"
 
@@ -46,6 +50,7 @@ _MODULES = (
     "torch",
 )
 _NAMES = {
+    "autotune": "_autotune",
     "Explanation": "_explain",
     "explain": "_explain",
     "Overlap": "_overlap",
@@ -53,6 +58,9 @@ _NAMES = {
     "Patch": "_patch",
     "patch": "_patch",
     "to_lax": "_to_lax",
+    "Tuning": "_tuning",
+    "TuningInUse": "_tuning",
+    "use_tuning": "_tuning",
 }
 
 

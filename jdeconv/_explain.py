@@ -7,15 +7,15 @@ from typing import Any
 import jax
 
 from ._call.arrays import ranked_array
-from ._engine.engine import cpu_engine_kind
+from ._dtypes import common_dtype
 from ._errors import blames_caller, refusal
-from ._formulations import METHODS
 from ._geometry import Geometry
+from ._operator.planned import operation_of, planned, tunings_in_use
 from ._operator.primitive import operand_roles, problem_of, result_shape, solve
-from ._plan.choose import Choice, choose
-from ._plan.engine_kind import XLA
+from ._plan.choose import Choice
 from ._plan.method_table import RULES
 from ._plan.problem import Problem
+from ._plan.tuning import named
 from ._tf import DATA_FORMATS, one_of, prepare
 
 PASSES = {"output": "forward", "input": "input gradient", "kernel": "kernel gradient"}
@@ -51,7 +51,7 @@ class Explanation:
         rows = [
             [
                 PASSES[p.problem.result],
-                *(_named(p.choices[platform]) for platform in platforms),
+                *(named(p.choices[platform]) for platform in platforms),
                 _scaled(p.problem.flops, 1e9),
                 _scaled(p.bytes, 1e6),
                 _scaled(p.temporary, 1e6),
@@ -64,8 +64,10 @@ class Explanation:
             f"low {g.low}, groups {self.groups}"
         ]
         lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows]]
-        rules = {choice.rule for p in self.passes for choice in p.choices.values() if choice.rule}
-        lines += [f"{rule.method}: {rule.evidence}" for rule in RULES if rule in rules]
+        reasons = dict.fromkeys(choice.rule for p in self.passes for choice in p.choices.values() if choice.rule)
+        measured = [reason for reason in reasons if reason not in RULES]
+        rules = [rule for rule in RULES if rule in reasons]
+        lines += [f"{reason.method}: {reason.evidence}" for reason in (*measured, *rules)]
         return "\n".join(lines)
 
 
@@ -100,8 +102,9 @@ def explain(
 
     Returns:
       An `Explanation`: geometry, groups and three passes (forward, input gradient, kernel gradient). Each pass has the
-      choices for cpu, gpu and tpu with the rules behind them, the definition's FLOPs, the bytes of operands and result,
-      and the bytes that the program needs beside them. It prints as a table.
+      choices for cpu, gpu and tpu with the rules behind them (or the tuning, where one is in use that has the
+      operation), the definition's FLOPs, the bytes of operands and result, and the bytes that the program needs beside
+      them. It prints as a table.
 
     Raises:
       ValueError, TypeError, NotImplementedError: as `conv2d_transpose`.
@@ -149,9 +152,11 @@ def _operand(name: str, value: Any) -> Any:
 
 
 def _pass(problem: Problem, roles: dict[str, jax.ShapeDtypeStruct], precision: Any, method: str) -> Pass:
+    a, b = (roles[role].dtype for role in operand_roles(problem.result))
+    operation = operation_of(problem, common_dtype(a, b), roles[problem.result].dtype, precision)
+    tunings = tunings_in_use()
     choices = {
-        platform: choose(platform, cpu_engine_kind(problem) if platform == "cpu" else XLA, problem, method, METHODS)
-        for platform in ("cpu", "gpu", "tpu")
+        platform: planned(platform, platform == "cpu", operation, method, tunings) for platform in ("cpu", "gpu", "tpu")
     }
 
     def compute(operands: dict[str, jax.Array]) -> jax.Array:
@@ -166,11 +171,6 @@ def _pass(problem: Problem, roles: dict[str, jax.ShapeDtypeStruct], precision: A
         memory = None
     total = sum(math.prod(role.shape) * role.dtype.itemsize for role in roles.values())
     return Pass(problem, choices, total, memory.temp_size_in_bytes if memory else None)
-
-
-def _named(choice: Choice) -> str:
-    named = f"{choice.method}: {choice.variant}"
-    return f"{named} ({choice.engine})" if choice.engine.onednn else named
 
 
 def _scaled(amount: Any, unit: float) -> str:

@@ -226,12 +226,31 @@ _TABLES: dict[str, tuple[str, Callable[[Any, BilinearPrimitive], None]]] = {
 }
 
 
-# Jaxprs: what `to_lax` changes.
+# Jaxprs: what `to_lax` changes, and `autotune` looks through.
 
 
 def is_program(value: Any) -> bool:
     """Whether it is a jaxpr, with its constants (closed) or without."""
     return hasattr(value, "eqns") and hasattr(value, "replace")
+
+
+def programs_in(value: Any) -> Iterator[Any]:
+    """The programs in a parameter of an equation, also in tuples, lists and dictionaries."""
+    if is_program(value):
+        yield getattr(value, "jaxpr", value)
+    elif isinstance(value, dict):
+        yield from programs_in(list(value.values()))
+    elif isinstance(value, tuple | list):
+        for inner in value:
+            yield from programs_in(inner)
+
+
+def split_by_hand(equation: Any) -> bool:
+    """Whether it is a `shard_map` over all axes of its mesh: what is inside runs on one device."""
+    parameters = equation.params
+    if equation.primitive.name != "shard_map" or not {"mesh", "newly_manual_axes"} <= {*parameters}:
+        return False
+    return set(parameters["newly_manual_axes"]) == set(parameters["mesh"].axis_names)
 
 
 def with_equations(program: Any, change: Callable[[Any], list[Any]]) -> Any:

@@ -28,7 +28,7 @@ GROUND = {
     "_settings",
     "_size_errors",
 }
-FACADES = {"_explain", "_flax", "_overlap", "_patch", "_tf", "_to_lax"}
+FACADES = {"_autotune", "_explain", "_flax", "_overlap", "_patch", "_tf", "_timing", "_to_lax", "_tuning"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "_plan": {"ground", "_plan"},
