@@ -33,7 +33,7 @@ def test_docstring_examples(name):
 def test_the_public_functions_have_examples():
     public = {*(name for name, value in vars(jdeconv).items() if callable(value)), *jdeconv._NAMES}
     public = [name for name in public if name[0].islower()]
-    assert len(public) == 10
+    assert len(public) == 12
     for name in public:
         assert ">>>" in getattr(jdeconv, name).__doc__, name
 

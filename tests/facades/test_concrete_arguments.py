@@ -145,7 +145,7 @@ OTHERS = {
     "transpose_kernel", "use_consistent_padding", "source", "target", "layout", "key", "dtype", "initializer",
     "shuffle", "out_sharding",
 }  # fmt: skip
-WITHOUT_NUMBERS = {"convert.tree", "use_onednn", "patch", "to_lax"}
+WITHOUT_NUMBERS = {"autotune", "convert.tree", "use_onednn", "use_tuning", "patch", "to_lax"}
 
 
 def linen(features=6, kernel_size=(3, 2), strides=(2, 3), output_shape=None, **options):

@@ -34,6 +34,7 @@ GOOD = {
     "keras.conv_transpose": dict(inputs=LAST, kernel=np.zeros((3, 2, 6, 4), np.float32), data_format="channels_last"),
     **{name: tensorflow.GOOD[name] for name in ("conv1d_transpose", "conv2d_transpose", "conv3d_transpose")},
     "conv_transpose": tensorflow.GOOD["conv_transpose"],
+    "autotune": dict(f=tuple),
     "explain": tensorflow.GOOD["conv2d_transpose"],
     "lax.conv_transpose": dict(lhs=LAST, rhs=np.zeros((3, 3, 4, 6), np.float32), strides=(2, 2), padding="SAME"),
     "lax.conv_general_dilated": dict(
@@ -44,6 +45,7 @@ GOOD = {
     "patch": dict(),
     "to_lax": dict(function=len),
     "use_onednn": dict(enabled=True),
+    "use_tuning": dict(tuning=None),
     "convert.kernel": dict(kernel=W),
     "convert.tree": dict(tree=STATE, like=VARIABLES, transposed=True),
     "initializers.bilinear": dict(shape=(4, 4, 2, 2)),
@@ -300,6 +302,21 @@ ROWS = {
         "enabled a string": dict(enabled="no"),
         "enabled, a word unknown": dict(enabled="off:grouped,striped"),
         "enabled an array": dict(enabled=np.array([True, False])),
+    },
+    "use_tuning": {
+        "tuning a number": dict(tuning=1),
+        "tuning a dict": dict(tuning={}),
+        "tuning bytes": dict(tuning=b"tuning.json"),
+    },
+    "autotune": {
+        "f None": dict(f=None),
+        "f an array": dict(f=X),
+        "budget_s a string": dict(budget_s="1 minute"),
+        "budget_s None": dict(budget_s=None),
+        "budget_s a bool": dict(budget_s=True),
+        "budget_s 0": dict(budget_s=0),
+        "budget_s undefined": dict(budget_s=float("nan")),
+        "progress a number": dict(progress=1),
     },
     "convert.kernel": {
         "kernel None": dict(kernel=None),
