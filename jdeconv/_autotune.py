@@ -77,11 +77,13 @@ def autotune(f: Callable[..., Any], *args: Any, budget_s: float = 60.0, progress
     platform = named_by_planner(device.platform)
     kind = device_kind(platform) or f"{platform}: {device.device_kind}"
     end, entries = time.perf_counter() + budget, []
-    # From the least work on: what small operations leave of their share is for the large ones.
-    operations = sorted(found.operations, key=lambda operation: operation.problem.flops)
+    # From the most work on: what large operations take beyond their share is taken from the small ones, not added.
+    operations = sorted(found.operations, key=lambda operation: -operation.problem.flops)
+    whole = sum(operation.problem.flops for operation in operations)
+    shares = [1 / len(operations) + operation.problem.flops / whole for operation in operations]
     with _progress(len(operations), shows) as advance, jax.disable_jit(False):
         for number, operation in enumerate(operations):
-            allowance = max(0.0, end - time.perf_counter()) / (len(operations) - number)
+            allowance = max(0.0, end - time.perf_counter()) * shares[number] / sum(shares[number:])
             entries.append(time_operation(operation, platform, device, kind, allowance))
             advance()
     _report_wrong(entries)

@@ -80,10 +80,9 @@ def time_operation(operation: Operation, platform: str, device: jax.Device, kind
     must = [trial for trial in trials if trial.choice in (choices[0], default)]
     end = time.perf_counter() + allowance
     operands = _operands(operation, device)
-    _check(_compiled(must, operation, platform, operands, math.inf), operation)
+    want = _check(_compiled(must, operation, platform, operands, math.inf), operation)
     rest = [trial for trial in trials if trial not in must]
-    reference = next((trial for trial in must if trial.run), None)
-    _check(_compiled(rest, operation, platform, operands, end), operation, reference)
+    _check(_compiled(rest, operation, platform, operands, end), operation, want)
     _take_turns(trials, must, end)
     return Entry(
         kind, JAXLIB, operation, default, _best(trials, choices[0], default), tuple(trial.timing() for trial in trials)
@@ -157,14 +156,14 @@ def _operands(operation: Operation, device: jax.Device) -> list[jax.Array]:
 # Numbers.
 
 
-def _check(trials: Sequence[_Trial], operation: Operation, reference: _Trial | None = None) -> None:
-    """Runs each: what fails, or is further from the reference (else the first) than rounding takes it, ends here."""
-    want: Any = None
+def _check(trials: Sequence[_Trial], operation: Operation, want: Any = None) -> Any:
+    """Runs each: what fails, or is further from what is wanted than rounding takes it, ends here.
+
+    Without a result that is wanted, that of the first that runs is. Returns it.
+    """
     for trial in trials:
         if trial.run is None:
             continue
-        if reference is not None and want is None:
-            want = np.asarray(reference.run())  # type: ignore[misc]
         try:
             got = np.asarray(trial.run())
         except Exception as error:
@@ -179,6 +178,7 @@ def _check(trials: Sequence[_Trial], operation: Operation, reference: _Trial | N
         trial.first, trial.reason = _seconds(trial.run), None
         if trial.first < BRIEF:
             trial.first = min(trial.first, _seconds(trial.run), _seconds(trial.run))
+    return want
 
 
 def _differs(got: Any, want: Any, operation: Operation) -> str | None:

@@ -15,7 +15,7 @@ from .._engine.engine import cpu_engine_kind
 from .._formulations import METHODS
 from .._plan import tuning_file
 from .._plan.choose import AUTO, Choice, choose
-from .._plan.engine_kind import XLA
+from .._plan.engine_kind import XLA, EngineKind
 from .._plan.problem import Problem
 from .._plan.tuning import DEFAULT, Measurements, Operation
 from .._plan.ways import calls_engine
@@ -49,13 +49,24 @@ def planned(
       portable: whether the program leaves this process or runs in parts: of a tuning it takes what XLA compiles alone.
     """
     problem = operation.problem
-    measured = [] if method != AUTO else [
-        choice
-        for tuning in tunings
-        if (device := device_kind(platform)) and (choice := tuning.find(device, JAXLIB, operation))
-        if not (portable and _is_tied(choice, platform, problem))
-    ]  # fmt: skip
-    return choose(platform, cpu_engine_kind(problem) if onednn else XLA, problem, method, METHODS, measured)
+    engine = cpu_engine_kind(problem) if onednn else XLA
+    if method == AUTO and tunings and problem.known_sizes and not _unknown_channels(problem):
+        return _tuned(platform, engine, operation, tunings, portable)
+    return choose(platform, engine, problem, method, METHODS)
+
+
+def _unknown_channels(problem: Problem) -> bool:
+    return not all(isinstance(size, int) for size in (problem.inputs, problem.outputs))
+
+
+@functools.lru_cache(maxsize=4096)
+def _tuned(
+    platform: str, engine: EngineKind, operation: Operation, tunings: tuple[Measurements, ...], portable: bool
+) -> Choice:
+    problem, device = operation.problem, device_kind(platform)
+    found = [device and tuning.find(device, JAXLIB, operation) for tuning in tunings]
+    measured = [choice for choice in found if choice and not (portable and _is_tied(choice, platform, problem))]
+    return choose(platform, engine, problem, AUTO, METHODS, measured)
 
 
 def _is_tied(choice: Choice, platform: str, problem: Problem) -> bool:

@@ -1,9 +1,7 @@
-"""`autotune` finds every operator and runs nothing of the function; a tuning in use changes programs until it ends."""
+"""`autotune` finds every operator of a program, runs nothing of it, and chooses nothing that is wrong."""
 
 import builtins
-import concurrent.futures
 import sys
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +14,10 @@ from places import PLACES, mesh
 from places import W as SMALL_W
 from places import X as SMALL_X
 from test_to_lax import operators
-from tunings import BLOCKS, LAX, TAPS, W, X, entry, program, tuning
+from tunings import BLOCKS, LAX, TAPS, W, X, entry
 
 import jdeconv
-from jdeconv import Tuning, _autotune, _timing, autotune, use_tuning
+from jdeconv import Tuning, _autotune, _timing, autotune
 from jdeconv._formulations import METHODS
 from jdeconv._operator.found import operations_in
 
@@ -277,144 +275,6 @@ def test_a_bar_is_shown_where_tqdm_is(few, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert len(autotune(up, X, W, budget_s=1)) == 1
     assert capsys.readouterr().err == ""
-
-
-# Tunings in use.
-
-
-def test_a_program_changes_inside_and_is_back_after():
-    f, before = jax.jit(up), jax.jit(up).lower(X, W).as_text()
-    by_taps, by_blocks = tuning(entry(TAPS)), tuning(entry(BLOCKS))
-    want = f(X, W)
-    with by_taps as entered:
-        assert entered is by_taps
-        inside, ours = f.lower(X, W).as_text(), f(X, W)
-        with by_blocks:
-            assert f.lower(X, W).as_text() not in (inside, before)
-            with tuning(entry(TAPS, batch=77)):  # has no such operation
-                assert "taps" not in jdeconv.explain(X, W, strides=2).passes[0].choices["cpu"].method
-        assert f.lower(X, W).as_text() == inside
-        np.testing.assert_allclose(up(X, W), ours, rtol=1e-5, atol=1e-5)  # an eager call
-    assert inside != before
-    assert f.lower(X, W).as_text() == before
-    np.testing.assert_allclose(ours, want, rtol=1e-5, atol=1e-5)
-
-
-def test_it_is_part_of_the_key_of_jits_cache():
-    traced = []
-
-    @jax.jit
-    def f(x, w):
-        traced.append(None)
-        return up(x, w)
-
-    by_taps = tuning(entry(TAPS))
-    for _ in range(2):
-        f(X, W)
-        with by_taps:
-            f(X, W)
-        with tuning(entry(TAPS, ms=(7, 3))):  # an equal one
-            f(X, W)
-    assert len(traced) == 2
-
-
-def test_gradients_and_exported_programs_use_it():
-    by_taps = tuning(entry(TAPS), entry(TAPS, result="kernel"))
-    with by_taps:
-        step = jax.jit(jax.grad(loss))
-        gradient = step(W, X)
-        exported = jax.export.export(jax.jit(up), platforms=["cpu", "tpu"])(X, W)
-        inside = exported.mlir_module()
-    outside = jax.export.export(jax.jit(up), platforms=["cpu", "tpu"])(X, W).mlir_module()
-    assert inside != outside
-    np.testing.assert_allclose(exported.call(X, W), up(X, W), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(gradient, jax.grad(loss)(W, X), rtol=1e-4, atol=1e-4)
-
-
-def test_parts_of_a_partitioned_program_use_it():
-    rows = NamedSharding(mesh(2), P("a"))
-    f = jax.jit(up, in_shardings=(rows, NamedSharding(mesh(2), P())))
-    with tuning(entry(TAPS, batch=1)):
-        inside = f.lower(X, W).compile()
-    outside = f.lower(X, W).compile()
-    assert inside.as_text() != outside.as_text()
-    assert "convolution(" not in inside.as_text()
-    np.testing.assert_allclose(inside(X, W), outside(X, W), rtol=1e-5, atol=1e-5)
-
-
-def test_explain_names_the_tuning():
-    with tuning(entry(TAPS, ms=(2.0, 1.0))):
-        found = jdeconv.explain(X, W, strides=2)
-    choice = found.passes[0].choices["cpu"]
-    assert (choice.method, choice.variant) == ("taps", "windows")
-    assert "taps: tuning, measured on cpu: " in str(found)
-    assert "1 ms; lax: plain 2 ms" in str(found)
-    assert "tuning" not in str(jdeconv.explain(X, W, strides=2))
-
-
-def test_a_block_is_for_its_thread():
-    by_taps, before = tuning(entry(TAPS)), program(up, X, W)
-    entered, done = threading.Event(), threading.Event()
-
-    def inside():
-        with by_taps:
-            entered.set()
-            done.wait(60)
-            return program(up, X, W)
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        other = pool.submit(inside)
-        entered.wait(60)
-        assert program(up, X, W) == before
-        done.set()
-        assert other.result() != before
-
-
-def test_blocks_may_be_left_in_any_order_and_entered_again():
-    by_taps, by_blocks, before = tuning(entry(TAPS)), tuning(entry(BLOCKS)), program(up, X, W)
-    with by_taps:
-        taps = program(up, X, W)
-        with by_taps:
-            assert program(up, X, W) == taps
-        assert program(up, X, W) == taps
-    by_taps.__enter__()
-    by_blocks.__enter__()
-    by_taps.__exit__(None, None, None)
-    assert program(up, X, W) not in (taps, before)
-    by_blocks.__exit__(None, None, None)
-    assert program(up, X, W) == before
-    with pytest.raises(ZeroDivisionError), by_taps:
-        1 / 0  # noqa: B018
-    assert program(up, X, W) == before
-
-
-def test_in_use_everywhere_until_restored(tmp_path):
-    path, before = tmp_path / "a.json", program(up, X, W)
-    tuning(entry(TAPS)).save(path)
-    with tuning(entry(TAPS)):
-        taps = program(up, X, W)
-    with tuning(entry(BLOCKS)):
-        blocks = program(up, X, W)
-    first = use_tuning(path)
-    try:
-        assert first.tuning == Tuning.load(path)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            assert pool.submit(program, up, X, W).result() == taps
-        second = use_tuning(tuning(entry(BLOCKS)))
-        assert program(up, X, W) == blocks
-        with tuning(entry(TAPS)):
-            assert program(up, X, W) == taps
-        none = use_tuning(None)
-        assert program(up, X, W) == before
-        none.restore()
-        first.restore()
-        assert program(up, X, W) == blocks
-        second.restore()
-        second.restore()
-        assert program(up, X, W) == before
-    finally:
-        for used in (first, second, none):
-            used.restore()
 
 
 def test_what_was_measured_is_used_after_saving_and_loading(few, tmp_path):
