@@ -35,6 +35,7 @@ from .work.stacks import STACKS
 
 # The first argument may name another command: its module is loaded when it is asked for.
 COMMANDS = {
+    "plan": "benchmarks.plan.command",
     "gpu-kernels": "benchmarks.ahead_of_time.gpu_kernels",
     "tpu-estimate": "benchmarks.ahead_of_time.tpu_estimate",
     "tpu-pallas": "benchmarks.ahead_of_time.tpu_pallas",
