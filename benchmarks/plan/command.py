@@ -19,6 +19,7 @@ from typing import Any
 from jaxlib import version
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from jdeconv._engine.device import device_kind, threads
 from jdeconv._engine.engine import cpu_engine_kind
 
 from .. import machine
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if options.fit or options.check:
             return _report(items, options)
-        if options.threads and options.threads != machine.threads():
+        if options.threads and options.threads != threads():
             return _with_threads(options.threads, arguments)
         return _time(items, options)
     except timings.Foreign as error:
@@ -93,9 +94,7 @@ def here(items: Sequence[Item]) -> dict[str, Any]:
     """What the times depend on."""
     engines = {item.problem.dtype: str(cpu_engine_kind(item.problem)) for item in items}
     return {
-        "processor": machine.facts()["processor"],
-        "instructions": timings.instructions(),
-        "threads": machine.threads(),
+        "device": device_kind("cpu"),
         "jaxlib": version.__version__,
         "engines": engines,
     }

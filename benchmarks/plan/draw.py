@@ -49,7 +49,8 @@ def items() -> list[Item]:
     turns = ("input", "kernel", "input", "output")
     layers += [_lessened(work, _of_ordinary, turns[number % 4]) for number, work in enumerate(ORDINARY)]
     found = [*layers, *_random(rng, "random", COUNT, "float32", "float32")]
-    found += [_in_dtype(layer, "bfloat16") for layer in layers[::5]]
+    typed = [_in_dtype(layer, "bfloat16") for layer in layers[::5]]
+    found += [item for item in typed if not _too_slow(item.problem)]
     for operands, dtype, count in OTHERS:
         found += _random(rng, f"random-{operands}", count, operands, dtype)
     return found
@@ -105,7 +106,8 @@ def _too_slow(problem: Problem) -> bool:
     geometry = problem.geometry
     dilated = problem.result != "input" and math.prod(geometry.strides) > 1
     most = MOST
-    if problem.groups > MOST_SPLIT_GROUPS or (geometry.rank == 3 and dilated and problem.outputs <= 4):
+    looped = problem.groups > 1 or problem.dtype == "bfloat16" or (dilated and problem.outputs <= 4)
+    if problem.groups > MOST_SPLIT_GROUPS or (geometry.rank == 3 and looped):
         most = MOST_BY_LOOPS
     elif problem.dtype not in ("float32", "bfloat16"):
         most = MOST_OF_OTHERS

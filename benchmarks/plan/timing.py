@@ -5,7 +5,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from jdeconv._plan.candidates import candidates
 from jdeconv._plan.choose import AUTO, Choice, choose
 from jdeconv._plan.engine_kind import XLA
 from jdeconv._plan.problem import Problem
+from jdeconv._timing import terms_of
 
 from .problems import Item
 
@@ -150,23 +151,12 @@ def _difference(got: Any, want: Any, problem: Problem) -> str:
         return "" if np.array_equal(got, want) else "wrong: it differs from lax"
     wide = np.promote_types(at_least_float32(want.dtype), "float32")
     sums, result = (float(jnp.finfo(kind).eps) for kind in (at_least_float32(want.dtype), want.dtype))
-    bound = SUMS * math.sqrt(_terms(problem)) * sums + (ROUNDINGS * result if result > sums else 0)
+    bound = SUMS * math.sqrt(terms_of(problem)) * sums + (ROUNDINGS * result if result > sums else 0)
     scale = float(np.abs(want.astype(wide)).max(initial=0))
     error = float(np.abs(got.astype(wide) - want.astype(wide)).max(initial=0))
     if error <= bound * scale:  # so that NaN is wrong too
         return ""
     return f"wrong: it differs from lax by {error:.2g}; allowed: {bound * scale:.2g}"
-
-
-def _terms(problem: Problem) -> int:
-    """The most terms of an element of the result."""
-    positions = problem.batch * math.prod(problem.geometry.input)
-    each: Mapping[str, int] = {
-        "output": problem.block_count * problem.inputs,
-        "input": problem.taps * problem.outputs,
-        "kernel": positions,
-    }
-    return each[problem.result]
 
 
 def _in_turns(trials: Sequence[_Trial]) -> None:

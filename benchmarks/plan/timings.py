@@ -16,9 +16,7 @@ from .timing import Taken
 
 FOLDER = pathlib.Path(__file__).parent / "timings"
 SCHEMA = 1
-# Of the instruction sets, what oneDNN and XLA compile for.
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16", "sve", "sve2")
-MACHINE = ("processor", "instructions", "threads", "jaxlib", "engines")
+MACHINE = ("device", "jaxlib", "engines")
 
 
 class Foreign(Exception):
@@ -30,7 +28,7 @@ class Timings:
     """What was timed on one processor."""
 
     machine: dict[str, Any]
-    """The processor, its instruction sets, XLA's threads, jaxlib's version, the date, and the engine of each dtype."""
+    """The device: processor, instruction sets, threads; jaxlib's version, the engine of each dtype, and the date."""
     problems: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """By name: the problem's digest, and by candidate its milliseconds, seconds to compile and a note."""
 
@@ -94,21 +92,10 @@ def resumed(path: pathlib.Path, machine: dict[str, Any], items: Iterable[Item]) 
     return found
 
 
-def instructions() -> str:
-    """The instruction sets of this processor that matter, as Linux has them."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    words = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return " ".join(word for word in INSTRUCTIONS if word in words)
-
-
 def file_name(machine: dict[str, Any]) -> str:
-    """`amd-epyc-avx2-2-threads.json`."""
-    count = machine["threads"]
-    words = f"{machine['processor']} {machine['instructions']} {count} thread{'s' if count > 1 else ''}"
-    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", words.lower())).strip("-") + ".json"
+    """The device's name as a file's, as in `amd-epyc-avx2-2-threads.json`."""
+    words = re.sub(r"^cpu:|\((r|tm)\)", "", machine["device"].lower())
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-") + ".json"
 
 
 def _short(value: float | None) -> float | None:

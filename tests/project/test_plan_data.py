@@ -21,7 +21,7 @@ SMALL = [
     Item("a/output/float32", Problem(GEOMETRY, "output", 2, 1, 3, 4, "float32"), "float32"),
     Item("b/kernel/int8", Problem(GEOMETRY, "kernel", 2, 1, 3, 4, "int32"), "int8"),
 ]
-MACHINE = {"processor": "x", "instructions": "avx2", "threads": 2, "jaxlib": "1", "engines": {"float32": "xla"}}
+MACHINE = {"device": "cpu: x, avx2, 2 threads", "jaxlib": "1", "engines": {"float32": "xla"}}
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_a_run_that_stops_goes_on(small, monkeypatch, capsys):
 def test_no_file_holds_the_times_of_two_machines(small):
     path = small / "x.json"
     timings.Timings(dict(MACHINE)).save(path)
-    with pytest.raises(timings.Foreign, match="threads 2, here 1"):
-        timings.resumed(path, MACHINE | {"threads": 1}, SMALL)
+    with pytest.raises(timings.Foreign, match="2 threads', here 'cpu: x, avx2, 1 threads'"):
+        timings.resumed(path, MACHINE | {"device": "cpu: x, avx2, 1 threads"}, SMALL)
 
 
 def test_a_run_on_fewer_processors(small, monkeypatch):
