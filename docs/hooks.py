@@ -1,4 +1,4 @@
-"""Replaces `<!-- KIND: NAME -->` in pages, of kind figure, rules, variants, evidence or readme, by what it names."""
+"""Replaces `<!-- KIND: NAME -->` in pages by what it names, such as a figure, or the table of rules: see `KINDS`."""
 
 import pathlib
 import re
@@ -10,6 +10,7 @@ from mkdocs.exceptions import PluginError
 
 from jdeconv._engine.evidence import rows
 from jdeconv._explain import PASSES
+from jdeconv._plan.features import FEATURES, Feature
 from jdeconv._plan.method_table import RULES
 from jdeconv._plan.rule import Rule
 from jdeconv._plan.variant_table import VARIANT_RULES, VariantRule
@@ -40,6 +41,18 @@ def rules(_: None) -> str:
     return table("platform, engine, result, where, method, evidence", rows)
 
 
+def features(_: None) -> str:
+    """What rules compare, with the words for it in the table."""
+    rows = [(f"`{name}`", words(feature), feature.meaning.replace("\n", " ")) for name, feature in FEATURES.items()]
+    return table("feature, in words, meaning", rows)
+
+
+def words(feature: Feature) -> str:
+    """A number's, without its count; a fact's, where it holds and where not."""
+    is_fact = feature.of.__annotations__["return"] is bool
+    return f"{feature.one}, or {feature.many}" if is_fact else feature.many
+
+
 def variants(_: None) -> str:
     """The table of variants, in the order in which it is searched."""
     rows = [(*scope(row), any_or(row.method), row.name) for row in VARIANT_RULES]
@@ -66,7 +79,12 @@ def evidence(_: None) -> str:
 def scope(row: Rule | VariantRule) -> tuple[str, str, str, str]:
     """Platform, engine, result, and where a row holds."""
     results = " ".join(f"{PASSES.get(result, result)}," for result in row.result.split()).rstrip(",")
-    return any_or(row.platform), any_or(row.engine), any_or(results), " ".join((row.when.__doc__ or "").split())
+    return any_or(row.platform), any_or(row.engine), any_or(results), where(row)
+
+
+def where(row: Rule | VariantRule) -> str:
+    """Made of a rule's ranges; of a variant, what its predicate says."""
+    return row.text if isinstance(row, Rule) else " ".join((row.when.__doc__ or "").split())
 
 
 def any_or(names: str) -> str:
@@ -85,4 +103,11 @@ def readme(heading: str) -> str:
     return sections[heading].replace("](docs/pages/", "](")
 
 
-KINDS = {"figure": figure, "rules": rules, "variants": variants, "evidence": evidence, "readme": readme}
+KINDS = {
+    "figure": figure,
+    "rules": rules,
+    "features": features,
+    "variants": variants,
+    "evidence": evidence,
+    "readme": readme,
+}

@@ -67,7 +67,8 @@ class Explanation:
         reasons = dict.fromkeys(choice.rule for p in self.passes for choice in p.choices.values() if choice.rule)
         measured = [reason for reason in reasons if reason not in RULES]
         rules = [rule for rule in RULES if rule in reasons]
-        lines += [f"{reason.method}: {reason.evidence}" for reason in (*measured, *rules)]
+        lines += [f"{reason.method}: {reason.evidence}" for reason in measured]
+        lines += [f"{rule.method}: {rule.text} ({rule.evidence})" for rule in rules]
         return "\n".join(lines)
 
 

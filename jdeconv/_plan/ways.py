@@ -9,8 +9,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 from .engine_kind import EngineKind
+from .features import strided
 from .problem import Problem, Supports
-from .rule import Rule, strided
+from .rule import Rule
 from .variant_table import VARIANT_RULES, VariantRule, blocks_not_full, one_block, one_position
 
 MOST_WRITTEN_OUT = 512

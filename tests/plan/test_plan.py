@@ -1,7 +1,6 @@
 """The table of rules: the first that applies and is supported wins, and a method asked for is used or refused."""
 
 import dataclasses
-import re
 import types
 
 import pytest
@@ -10,9 +9,10 @@ from jdeconv._formulations import METHODS
 from jdeconv._geometry import build
 from jdeconv._plan import choose as planning
 from jdeconv._plan.engine_kind import XLA, EngineKind
+from jdeconv._plan.features import FEATURES
 from jdeconv._plan.problem import Problem
-from jdeconv._plan.rule import Rule, always
-from jdeconv._plan.variant_table import VariantRule
+from jdeconv._plan.rule import Range, Rule, Words, above, at_most, between, other_than
+from jdeconv._plan.variant_table import VariantRule, always
 
 ENGINES = {str(kind): kind for kind in (XLA, EngineKind(True), EngineKind(True, True), EngineKind(True, True, True))}
 GEOMETRY = build((5,), (3,), (2,), (1,), "SAME")
@@ -47,13 +47,13 @@ def with_rules(monkeypatch, *rules):
 
 
 def test_the_first_rule_that_applies_wins(monkeypatch):
-    never = Rule("*", "*", "*", lambda problem: False, "fast", "")
+    never = Rule("*", "*", "*", dict(rank=2), "fast", "")
     other_platform, other_result = (
-        Rule("tpu", "*", "*", always, "fast", ""),
-        Rule("*", "*", "kernel", always, "fast", ""),
+        Rule("tpu", "*", "*", {}, "fast", ""),
+        Rule("*", "*", "kernel", {}, "fast", ""),
     )
-    unsupported = Rule("cpu", "xla", "output", always, "picky", "")
-    wins = Rule("cpu", "xla", "output", always, "fast", "measured")
+    unsupported = Rule("cpu", "xla", "output", {}, "picky", "")
+    wins = Rule("cpu", "xla", "output", {}, "fast", "measured")
     with_rules(monkeypatch, never, other_platform, other_result, unsupported, wins)
     assert choose("cpu", "xla", problem("output"), "auto", METHODS_HERE) == planning.Choice("fast", "only", XLA, wins)
     assert choose("gpu", "xla", problem("output"), "auto", METHODS_HERE).method == "lax"
@@ -77,15 +77,81 @@ def test_every_rule_has_a_method_and_evidence():
     assert all(rule.method in METHODS and rule.evidence for rule in planning.RULES)
 
 
-def test_every_rule_says_by_itself_where_it_holds():
-    """The documentation shows each rule in a row of its own, where "the one before" means nothing."""
-    for rule in planning.RULES:
-        assert not re.search(r"^(The same|As [`a-z_]+[,.])|\brule\b|than that", rule.when.__doc__), rule
+def test_every_feature_has_a_meaning_and_a_row():
+    asked = {name for rule in planning.RULES for ranges in (rule.common, *rule.alternatives) for name in ranges}
+    assert asked == set(FEATURES)
+    assert all(feature.meaning.endswith(".") for feature in FEATURES.values())
 
 
-def test_a_predicate_s_name_is_one_predicate_s():
-    """So that a name in a table, a commit or a talk needs no platform beside it."""
-    used = {row.when for row in (*planning.RULES, *planning.VARIANT_RULES)}
+def test_a_row_s_text_is_made_of_its_ranges():
+    where = dict(groups=1, strided=True, inputs=between(2, 8), rank=other_than(2), taps=above(1))
+    row = Rule(
+        "*", "*", "*", where | dict(either=(dict(dtype=("float64", "int8")), dict(work=at_most(3e8)))), "lax", ""
+    )
+    assert row.text == (
+        "one group, strided, 2 to 8 input channels, not 2 dimensions, more than one tap: "
+        "float64 or int8; or at most 300 million operations"
+    )
+    assert Rule("*", "*", "*", {}, "lax", "").text == "every problem"
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        (dict(taps=3), True),
+        (dict(taps=above(3)), False),
+        (dict(taps=at_most(3), rank=2), False),
+        (dict(dtype="float32", rank=other_than(1)), False),
+        (dict(taps=3, either=(dict(rank=2), dict(strided=True))), True),
+        (dict(taps=3, either=(dict(rank=2), dict(strided=False))), False),
+    ],
+)
+def test_a_row_holds_where_all_its_ranges_do(where, holds):
+    assert Rule("*", "*", "*", where, "lax", "").when(problem()) == holds
+
+
+def test_no_row_is_shadowed_by_an_earlier_one():
+    """Every alternative of a row has problems that no alternative of one earlier row includes."""
+    for at, rule in enumerate(planning.RULES):
+        for earlier in planning.RULES[:at]:
+            if all(words in ("*", mine) for words, mine in zip(scope(earlier), scope(rule), strict=True)):
+                assert not all(any(within(one, other) for other in cases(earlier)) for one in cases(rule)), rule.text
+
+
+def scope(rule):
+    return rule.platform, rule.engine, rule.result
+
+
+def cases(rule):
+    """The row's alternatives, each with all its ranges; a feature in both parts has two."""
+    for ranges in rule.alternatives or ({},):
+        yield [*rule.common.items(), *ranges.items()]
+
+
+def within(one, other):
+    """Whether each range of `other` includes all of a range of `one`."""
+    return all(any(name == mine and includes(wide, narrow) for mine, narrow in one) for name, wide in other)
+
+
+def includes(wide, narrow):
+    if isinstance(narrow, Words):
+        if narrow.others:
+            return isinstance(wide, Words) and wide.others and {*wide.names} <= {*narrow.names}
+        return all(map(wide.includes, narrow.names))
+    if isinstance(wide, Range):
+        return wide.low <= narrow.low and narrow.high <= wide.high
+    return wide.others and not any(map(narrow.includes, wide.names))
+
+
+def test_a_shadowed_row_is_found():
+    wide, narrow = (Rule("*", "*", "*", dict(taps=at_most(size), rank=2), "lax", "") for size in (9, 4))
+    (one,), (other,) = cases(narrow), cases(wide)
+    assert within(one, other)
+    assert not within(other, one)
+
+
+def test_a_predicate_s_name_is_one_variant_s():
+    used = {row.when for row in planning.VARIANT_RULES}
     assert len({predicate.__name__ for predicate in used}) == len(used)
 
 
