@@ -43,7 +43,7 @@ def rules(_: None) -> str:
 
 def features(_: None) -> str:
     """What rules compare, with the words for it in the table."""
-    rows = [(f"`{name}`", words(feature), feature.meaning.replace("\n", " ")) for name, feature in FEATURES.items()]
+    rows = [(f"`{name}`", words(feature), feature.meaning) for name, feature in FEATURES.items()]
     return table("feature, in words, meaning", rows)
 
 

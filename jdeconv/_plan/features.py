@@ -5,7 +5,6 @@ when a row asks for it.
 """
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,8 +29,8 @@ class Feature:
 
     @property
     def meaning(self) -> str:
-        """What is counted, or what holds."""
-        return inspect.cleandoc(self.of.__doc__ or "")
+        """What is counted, or what holds: the first paragraph of the function's docstring."""
+        return " ".join((self.of.__doc__ or "").split("\n\n")[0].split())
 
 
 FEATURES: dict[str, Feature] = {}
