@@ -115,8 +115,8 @@ def explain(
       >>> explanation = explain(x, w, strides=2)
       >>> explanation.passes[0].problem.flops  # 8 * 8 positions, 2 * 2 taps, 4 * 6 pairs of channels
       12288
-      >>> explanation.passes[2].choices["cpu"].method
-      'gemm'
+      >>> explanation.passes[0].choices["cpu"].method
+      'taps'
     """
     value_name, value = one_of("value", value, "input", input)
     filter_name, filter = one_of("filter", filter, "filters", filters)

@@ -11,7 +11,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "asimddp"
 PLATFORMS = ("cpu", "gpu", "tpu")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def device_kind(platform: str) -> str | None:
     """The kind of this process's devices of a platform, as the planner names it; None if there are none.
 

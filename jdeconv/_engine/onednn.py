@@ -153,7 +153,7 @@ def _probe(dtype: str) -> str | None:
         return _probed(dtype, on)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _probed(dtype: str, classes: frozenset[str]) -> str | None:
     # A new thread has none of the caller's trace, mesh and settings: the caller may be lowering another program.
     try:

@@ -88,7 +88,7 @@ def by_lax(engine: type[Engine], a: jax.Array, b: jax.Array, **parameters: Any) 
     return _compute("other", False, a, b, **(parameters | {"method": "lax", "engine": engine}))
 
 
-def _warn_if_untested(a: Any, b: Any, *, method: str, **parameters: Any) -> None:
+def _warn_if_untested(a: Any, b: Any, **parameters: Any) -> None:
     """A warning if only jaxlib's version keeps oneDNN from this equation's convolutions on CPU.
 
     It is not given in `_compute`, which XLA's partitioner may run: where it is an error, that would reach nobody.
@@ -98,7 +98,7 @@ def _warn_if_untested(a: Any, b: Any, *, method: str, **parameters: Any) -> None
     problem = problem_of(a, b, parameters["geometry"], parameters["result"], parameters["dtype"])
     if problem.dtype not in ONEDNN_DTYPES or parameters["geometry"].empty:
         return
-    if choose("cpu", EngineKind(onednn=True), problem, method, METHODS).method in CONVOLUTIONS:
+    if choose("cpu", EngineKind(onednn=True), problem, parameters["method"], METHODS).method in CONVOLUTIONS:
         warn()
 
 

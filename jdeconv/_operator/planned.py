@@ -22,7 +22,7 @@ from .._plan.ways import calls_engine
 
 JAXLIB = version.__version__
 
-_from_file = functools.cache(functools.partial(tuning_file.read, argument="JDECONV_TUNING"))
+_from_file = functools.lru_cache(maxsize=8)(functools.partial(tuning_file.read, argument="JDECONV_TUNING"))
 
 
 def tunings_in_use() -> tuple[Measurements, ...]:

@@ -39,7 +39,7 @@ def fits(row: Rule | VariantRule, platform: str, engine: EngineKind, problem: Pr
     )
 
 
-@functools.cache  # a plan asks this of a hundred rows
+@functools.lru_cache(maxsize=1024)  # a plan asks this of a hundred rows
 def _include(words: str, given: tuple[str, ...]) -> bool:
     return words == "*" or not {*words.split()}.isdisjoint(given)
 
