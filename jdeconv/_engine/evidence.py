@@ -11,7 +11,7 @@ import importlib.resources
 import json
 from typing import Any
 
-# For each type, the instruction sets that make oneDNN (3.7 to 3.12) choose other kernels, and Linux's names of what it
+# For each type, the instruction sets that have kernels of their own in oneDNN's sources, and Linux's names of what each
 # asks for; the first that the processor has is taken. AVX-VNNI, AVX2-VNNI-2, AVX512-FP16 (AVX10.1) and AMX-FP16 by
 # themselves change no kernel of these types.
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
