@@ -173,7 +173,7 @@ def test_what_goes_wrong_is_a_finding_of_its_call(plant, planted):
     found = faulty.program(program.text())
     if plant != "a wrong number":
         found = faulty.culprits(program.text(), found[0]["what"])
-    assert [finding["program"] for finding in found] == [program.alone(one_call(5)).text()]
+    assert [finding["program"] for finding in found] == [program.alone(one_call(5)).text()], found[0]["what"]
     assert said in found[0]["what"]
 
 
